@@ -1,0 +1,7 @@
+select
+    hospital,
+    patient_id,
+    person_group,
+    person_id,
+    split
+from {{ source('input', 'patients') }}

@@ -1,0 +1,10 @@
+"""The low-code building blocks; each is used through a `defs.yaml` below `orchestration/defs/`, none is wired by hand."""
+
+from orchestration.components.demo_hospital import DemoHospital
+from orchestration.components.expectation_gate import ExpectationGate
+from orchestration.components.hospital_source import HospitalSource
+from orchestration.components.night import Night
+from orchestration.components.ray_job import RayJob
+from orchestration.components.warehouse import Warehouse
+
+__all__ = ["DemoHospital", "ExpectationGate", "HospitalSource", "Night", "RayJob", "Warehouse"]

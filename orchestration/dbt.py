@@ -1,0 +1,202 @@
+"""Run dbt from `dbt_project/` itself. Its manifest lives beside the repository's other local state and follows the folder.
+
+The text of dbt's and DuckDB's errors quotes rows of patients, so none of it leaves this module: a fault is reported as
+model, kind and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.catalog import REPOSITORY
+
+PROJECT = REPOSITORY / "dbt_project"
+STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
+DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
+GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
+KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
+LINE = re.compile(r"(?:\bLINE |\bline )(\d+)")
+NODE = re.compile(r"\b(model|test|seed|macro|source) '?([a-z][a-z0-9_.]*)'?")
+
+
+class DbtError(RuntimeError):
+    """dbt failed; the message names models, kinds and lines and quotes no data."""
+
+
+@dataclass(frozen=True)
+class NodeResult:
+    """What became of one model, seed or test. `status` is dbt's: success, pass, warn, fail, error or skipped."""
+
+    unique_id: str
+    status: str
+    seconds: float
+    failures: int
+    fault: str | None
+
+    @property
+    def name(self) -> str:
+        return self.unique_id.split(".")[2]
+
+    @property
+    def failed(self) -> bool:
+        return self.status in ("error", "fail", "runtime error")
+
+
+def project_hash(project: Path = PROJECT) -> str:
+    """sha256 over every file that dbt reads; it changes when any of them does."""
+    digest = hashlib.sha256()
+    for path in sorted(project.rglob("*")):
+        inside = path.relative_to(project)
+        if path.is_file() and not GENERATED.intersection(inside.parts) and not path.name.startswith("."):
+            digest.update(inside.as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def target(project: Path = PROJECT, state: Path = STATE) -> Path:
+    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed."""
+    parsed_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    folder = state / f"{project_hash(project)[:16]}-{parsed_by[:8]}"
+    if not (folder / "manifest.json").exists():
+        state.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
+        try:
+            _dbt(["parse"], project, fresh, fresh / DATABASE)
+            for old in state.iterdir():
+                if old not in (fresh, folder) and not old.name.startswith("parse-"):
+                    shutil.rmtree(old, ignore_errors=True)
+            if not folder.exists():
+                fresh.rename(folder)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def manifest(project: Path = PROJECT) -> dict:
+    return json.loads((target(project) / "manifest.json").read_text())
+
+
+def build(
+    database: Path,
+    scratch: Path,
+    arguments: Sequence[str],
+    project: Path = PROJECT,
+    memory: str = "1200MB",
+    threads: int = 2,
+) -> list[NodeResult]:
+    """`dbt build` into a DuckDB file called DATABASE; returns what became of every node, failed ones too.
+
+    Raises DbtError if dbt ends before it has run anything.
+    """
+    folder = scratch / "target"
+    if not folder.exists():
+        shutil.copytree(target(project), folder)
+    (folder / "run_results.json").unlink(missing_ok=True)
+    _dbt(["build", *arguments], project, folder, database, memory, threads)
+    return _results(folder / "run_results.json")
+
+
+def _dbt(
+    command: list[str], project: Path, folder: Path, database: Path, memory: str = "1200MB", threads: int = 2
+) -> None:
+    from orchestration import quiet
+
+    environment = (
+        os.environ
+        | quiet.SETTINGS
+        | {
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
+            "WARDLINE_SCRATCH_DB": str(database),
+            "WARDLINE_SPILL": str(database.parent / "spill"),
+            "WARDLINE_MEMORY_LIMIT": memory,
+            "WARDLINE_THREADS": str(threads),
+        }
+    )
+    places = [
+        "--project-dir",
+        project,
+        "--profiles-dir",
+        project,
+        "--target-path",
+        folder,
+        "--log-path",
+        folder,
+    ]
+    call = [
+        sys.executable,
+        "-m",
+        "orchestration.dbt",
+        *command,
+        *map(str, places),
+        "--log-level-file",
+        "none",
+    ]
+    ended = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True)
+    if ended.returncode and not (folder / "run_results.json").exists():
+        text = ended.stdout + ended.stderr
+        if command[0] == "parse":  # has read the project and no data, so its own words may be shown
+            raise DbtError("dbt parse failed: " + text[text.find("Encountered an error") :].strip())
+        raise DbtError(f"dbt {command[0]} failed: {fault_of(text)}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """dbt's own command line, with the manifest of the target folder instead of another parse where there is one."""
+    from dbt.cli.main import dbtRunner
+    from dbt.contracts.graph.manifest import Manifest
+    from dbt.parser.manifest import extended_mashumuro_decoder
+
+    parsed = Path(arguments[list(arguments).index("--target-path") + 1]) / "partial_parse.msgpack"
+    manifest = (
+        Manifest.from_msgpack(parsed.read_bytes(), decoder=extended_mashumuro_decoder)
+        if parsed.exists()
+        else None
+    )
+    outcome = dbtRunner(manifest=manifest).invoke(list(arguments))
+    return 0 if outcome.success else 1
+
+
+def _results(path: Path) -> list[NodeResult]:
+    return [
+        NodeResult(
+            unique_id=result["unique_id"],
+            status=result["status"],
+            seconds=float(result["execution_time"] or 0),
+            failures=int(result.get("failures") or 0),
+            fault=fault_of(result["message"] or "")
+            if result["status"] in ("error", "runtime error")
+            else None,
+        )
+        for result in json.loads(path.read_text())["results"]
+    ]
+
+
+def fault_of(text: str) -> str:
+    """Kind, node and line of an error text, and nothing else of it."""
+    kinds = list(dict.fromkeys(KIND.findall(text)))
+    node, line = NODE.search(text), LINE.search(text)
+    parts = [kinds[-1] if kinds else "unknown error"]
+    if node:
+        parts.append(f"in {node[1]} {node[2]}")
+    if line:
+        parts.append(f"at line {line[1]}")
+    return " ".join(parts)
+
+
+def require_success(results: Sequence[NodeResult]) -> None:
+    """Raise DbtError if a model or seed failed; failed tests are judged by the caller."""
+    broken = [r for r in results if r.failed and not r.unique_id.startswith(("test.", "unit_test."))]
+    if broken:
+        raise DbtError("; ".join(f"{r.unique_id.split('.')[0]} {r.name}: {r.fault}" for r in broken))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""A seeded world of plausible patients, and two hospitals that write it down differently."""

@@ -1,0 +1,241 @@
+"""The diseases of the demo world: how often, how they are coded in ICD-10-CM and ICD-9-CM, and what they do to a patient.
+
+`acute` effects follow the course of the illness, `chronic` ones are there all the time; both are added to the healthy
+level, in the concept's canonical unit, or as a natural logarithm for the concepts that `analytes` marks `log`.
+Code pairs are chosen so that the CMS General Equivalence Mappings lead from the ICD-9-CM code to the ICD-10-CM one, or
+to one of the same CCSR group.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Effects = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Disease:
+    """One disease; `principal` is its weight among reasons for admission, `prevalence` its share among persons of 65."""
+
+    name: str
+    icd10: str
+    icd9: str
+    principal: float = 0.0
+    prevalence: float = 0.0
+    acute: Effects = field(default_factory=dict)
+    chronic: Effects = field(default_factory=dict)
+    drugs: Effects = field(default_factory=dict)  # drug class -> chance that it is given
+    complications: Effects = field(default_factory=dict)  # disease -> chance at severity 1
+    procedures: Effects = field(default_factory=dict)  # procedure -> chance
+    panels: tuple[str, ...] = ()  # laboratory panels that are taken because of it
+    site: str = ""  # where a culture is taken, if it is an infection
+    icu: float = 0.1  # chance of intensive care at severity 1
+    mortality: float = 0.0  # added log odds of death
+    stay_h: float = 48.0  # median length of stay
+    elective: bool = False
+
+
+INFECTION = {
+    "temperature": 1.2,
+    "wbc": 0.5,
+    "crp": 2.4,
+    "heart_rate": 14,
+    "neutrophils": 14,
+    "lymphocytes": -11,
+    "bands": 0.9,
+}
+
+DISEASES = [
+    # reasons for admission
+    Disease("sepsis", "A41.9", "0389", 10, acute=INFECTION | {"clouding": 0.45, "lactate": 0.75, "sbp": -22,
+        "dbp": -11, "respiratory_rate": 6, "platelets": -0.35, "creatinine": 0.25, "bicarbonate": -3.5, "ph": -0.05,
+        "base_excess": -4, "spo2": -2, "inr": 0.15, "albumin": -0.5, "bilirubin_total": 0.4, "urine_output": -0.5,
+        "fibrinogen": 120}, drugs={"fluid": 0.8, "vasopressor": 0.4, "antipyretic": 0.6, "gastric": 0.4,
+        "thrombosis": 0.4}, complications={"acute kidney injury": 0.35, "septic shock": 0.25, "severe sepsis": 0.35,
+        "thrombocytopenia": 0.2, "respiratory failure": 0.2, "delirium": 0.12, "disseminated coagulation": 0.04},
+        procedures={"central line": 0.35}, panels=("lactate", "liver", "inflammation", "differential", "coagulation"),
+        site="blood", icu=0.6, mortality=1.1, stay_h=84),
+    Disease("pneumonia", "J18.9", "486", 9, acute=INFECTION | {"spo2": -4.5, "respiratory_rate": 7, "pao2": -18,
+        "lactate": 0.2}, drugs={"bronchodilator": 0.5, "antipyretic": 0.5, "steroid": 0.15, "thrombosis": 0.4,
+        "fluid": 0.3}, complications={"respiratory failure": 0.25, "hyponatremia": 0.12, "delirium": 0.08},
+        procedures={"bronchoscopy": 0.06}, panels=("inflammation", "differential"), site="sputum", icu=0.25,
+        mortality=0.4, stay_h=66),
+    Disease("urinary tract infection", "N39.0", "5990", 6, acute=INFECTION | {"creatinine": 0.12, "pain": 1.5},
+        drugs={"antipyretic": 0.5, "fluid": 0.4}, complications={"acute kidney injury": 0.15, "delirium": 0.12},
+        panels=("inflammation",), site="urine", icu=0.05, stay_h=50),
+    Disease("pyelonephritis", "N10", "59010", 3, acute=INFECTION | {"pain": 3, "creatinine": 0.15},
+        drugs={"antipyretic": 0.6, "opioid": 0.3, "antiemetic": 0.4}, complications={"acute kidney injury": 0.15},
+        panels=("inflammation",), site="urine", icu=0.05, stay_h=48),
+    Disease("cellulitis", "L03.119", "6826", 5, acute={"temperature": 0.7, "wbc": 0.35, "crp": 1.9, "pain": 3},
+        drugs={"opioid": 0.3, "antipyretic": 0.4}, procedures={"debridement": 0.15}, panels=("inflammation",),
+        site="wound", icu=0.03, stay_h=54),
+    Disease("heart failure", "I50.23", "42823", 8, acute={"respiratory_rate": 6, "spo2": -3.5, "heart_rate": 12,
+        "creatinine": 0.25, "urea_nitrogen": 0.35, "sodium": -3, "troponin_t": 0.9, "weight": 4,
+        "urine_output": -0.3}, chronic={"sbp": -6}, drugs={"diuretic": 0.95, "beta blocker": 0.7,
+        "ace inhibitor": 0.6, "electrolyte": 0.5, "oral diuretic": 0.3}, complications={"acute kidney injury": 0.25,
+        "hypokalemia": 0.25, "hyponatremia": 0.2, "respiratory failure": 0.2, "cardiogenic shock": 0.05},
+        procedures={"echocardiography": 0.6}, panels=("cardiac", "mineral"), icu=0.3, mortality=0.5, stay_h=76),
+    Disease("copd exacerbation", "J44.1", "49121", 5, acute={"respiratory_rate": 7, "spo2": -5, "paco2": 11,
+        "ph": -0.06, "heart_rate": 13, "wbc": 0.2, "bicarbonate": 2}, drugs={"bronchodilator": 0.95, "steroid": 0.85,
+        "thrombosis": 0.3}, complications={"respiratory failure": 0.4}, procedures={"noninvasive ventilation": 0.2},
+        panels=("gas",), icu=0.25, mortality=0.2, stay_h=62),
+    Disease("asthma", "J45.901", "49392", 3, acute={"respiratory_rate": 8, "spo2": -4, "heart_rate": 18},
+        drugs={"bronchodilator": 0.98, "steroid": 0.9}, complications={"respiratory failure": 0.12}, icu=0.15,
+        mortality=-1, stay_h=38),
+    Disease("myocardial infarction", "I21.4", "41071", 7, acute={"troponin_t": 3.6, "ck": 1.2, "ck_mb": 1.9,
+        "heart_rate": 8, "pain": 4, "glucose": 0.15}, drugs={"antiplatelet": 0.97, "statin": 0.9,
+        "beta blocker": 0.75, "anticoagulant": 0.7, "ace inhibitor": 0.4, "opioid": 0.3},
+        complications={"cardiogenic shock": 0.1, "hypotension": 0.1}, procedures={"angiography": 0.7, "stent": 0.5,
+        "echocardiography": 0.5}, panels=("cardiac", "muscle", "coagulation"), icu=0.45, mortality=0.4, stay_h=54),
+    Disease("atrial fibrillation with fast rate", "I48.91", "42731", 4, acute={"heart_rate": 42, "sbp": -8},
+        drugs={"beta blocker": 0.7, "rate control": 0.6, "anticoagulant": 0.8}, procedures={"cardioversion": 0.2,
+        "echocardiography": 0.4}, panels=("cardiac", "mineral"), icu=0.15, stay_h=40),
+    Disease("ischemic stroke", "I63.50", "43491", 5, acute={"clouding": 1.3, "sbp": 24, "dbp": 9, "glucose": 0.12},
+        chronic={"pain": -1}, drugs={"antiplatelet": 0.85, "statin": 0.85, "pressure": 0.6, "thrombosis": 0.4},
+        complications={"delirium": 0.1, "aspiration pneumonitis": 0.1}, procedures={"echocardiography": 0.4},
+        panels=("coagulation",), icu=0.3, mortality=0.6, stay_h=80),
+    Disease("intracerebral hemorrhage", "I61.9", "431", 2, acute={"clouding": 2.6, "sbp": 34, "dbp": 14,
+        "glucose": 0.15}, drugs={"pressure": 0.9, "antiepileptic": 0.4, "sedation": 0.3},
+        complications={"respiratory failure": 0.3, "aspiration pneumonitis": 0.1}, panels=("coagulation",), icu=0.8,
+        mortality=1.5, stay_h=90),
+    Disease("gastrointestinal bleeding", "K92.2", "5789", 6, acute={"hemoglobin": -3.4, "urea_nitrogen": 0.5,
+        "heart_rate": 16, "sbp": -15, "lactate": 0.25}, drugs={"gastric": 0.97, "transfusion": 0.7, "fluid": 0.6},
+        complications={"acute blood loss anemia": 0.75, "hypotension": 0.15}, procedures={"upper endoscopy": 0.6,
+        "colonoscopy": 0.25}, panels=("coagulation", "hemoglobin"), icu=0.3, mortality=0.2, stay_h=58),
+    Disease("pancreatitis", "K85.90", "5770", 4, acute={"pain": 5, "wbc": 0.4, "calcium": -0.7, "alt": 0.5,
+        "crp": 2.2, "heart_rate": 14, "glucose": 0.2}, drugs={"opioid": 0.9, "fluid": 0.9, "antiemetic": 0.6},
+        complications={"acute kidney injury": 0.12, "hypokalemia": 0.15}, panels=("liver", "inflammation", "mineral"),
+        icu=0.15, mortality=0, stay_h=70),
+    Disease("diabetes out of control", "E11.65", "25002", 5, acute={"glucose": 0.95, "sodium": -4,
+        "bicarbonate": -4.5, "potassium": 0.35, "urea_nitrogen": 0.3, "heart_rate": 10}, drugs={"insulin": 0.98,
+        "fluid": 0.8, "electrolyte": 0.5, "basal insulin": 0.7}, complications={"acute kidney injury": 0.15,
+        "dehydration": 0.4, "hypokalemia": 0.2}, panels=("fingerstick", "mineral"), icu=0.3, mortality=-0.5,
+        stay_h=46),
+    Disease("acute kidney failure", "N17.9", "5849", 4, acute={"creatinine": 1.2, "urea_nitrogen": 0.95,
+        "potassium": 0.7, "bicarbonate": -3.5, "phosphate": 1.2, "urine_output": -0.8}, drugs={"fluid": 0.7,
+        "diuretic": 0.35}, complications={"hyperkalemia": 0.35, "dehydration": 0.4},
+        procedures={"hemodialysis": 0.12}, panels=("mineral",), icu=0.15, mortality=0.3, stay_h=70),
+    Disease("cirrhosis with bleeding varices", "I85.01", "4560", 2, acute={"hemoglobin": -3, "heart_rate": 16,
+        "sbp": -16, "urea_nitrogen": 0.4}, chronic={"bilirubin_total": 1.2, "bilirubin_direct": 1.2, "albumin": -0.9,
+        "inr": 0.32, "platelets": -0.8, "sodium": -3, "alt": 0.5, "ast": 0.8}, drugs={"gastric": 0.95,
+        "transfusion": 0.7, "laxative": 0.6}, complications={"acute blood loss anemia": 0.7, "thrombocytopenia": 0.4},
+        procedures={"upper endoscopy": 0.9, "paracentesis": 0.3}, panels=("liver", "liver_more", "coagulation"),
+        icu=0.55, mortality=1, stay_h=84),
+    Disease("pulmonary embolism", "I26.99", "41519", 3, acute={"heart_rate": 20, "spo2": -4, "respiratory_rate": 7,
+        "troponin_t": 1.2, "pao2": -15}, drugs={"anticoagulant": 0.98, "opioid": 0.2}, panels=("cardiac",
+        "coagulation"), icu=0.25, mortality=0.2, stay_h=58),
+    Disease("alcohol withdrawal", "F10.239", "29181", 4, acute={"clouding": 0.6, "heart_rate": 20, "sbp": 18,
+        "temperature": 0.4, "magnesium": -0.35, "potassium": -0.35, "ast": 0.7, "alt": 0.4}, drugs={"sedative": 0.95,
+        "vitamin": 0.95, "electrolyte": 0.5}, complications={"hypokalemia": 0.3, "delirium": 0.2}, panels=("liver",
+        "mineral"), icu=0.2, mortality=-1, stay_h=56),
+    Disease("seizure", "R56.9", "78039", 3, acute={"clouding": 0.9, "lactate": 0.7, "ck": 0.9, "heart_rate": 12},
+        drugs={"antiepileptic": 0.95, "sedative": 0.4}, panels=("muscle", "lactate"), icu=0.2, mortality=-0.8,
+        stay_h=36),
+    Disease("cholecystitis", "K81.0", "5750", 4, acute={"temperature": 0.8, "wbc": 0.4, "bilirubin_total": 0.7,
+        "alkaline_phosphatase": 0.5, "alt": 0.7, "pain": 4, "crp": 2}, drugs={"opioid": 0.7, "antiemetic": 0.6},
+        procedures={"cholecystectomy": 0.7}, panels=("liver", "liver_more", "inflammation"), site="blood", icu=0.06,
+        mortality=-1, stay_h=56),
+    Disease("diverticulitis", "K57.32", "56211", 3, acute={"temperature": 0.7, "wbc": 0.4, "crp": 2.1, "pain": 4},
+        drugs={"opioid": 0.6, "antiemetic": 0.4, "fluid": 0.5}, panels=("inflammation",), site="blood", icu=0.04,
+        mortality=-1, stay_h=62),
+    Disease("hip fracture", "S72.009A", "8208", 4, acute={"hemoglobin": -1.8, "pain": 5, "ck": 0.6},
+        drugs={"opioid": 0.95, "thrombosis": 0.9, "laxative": 0.7, "transfusion": 0.25},
+        complications={"acute blood loss anemia": 0.35, "delirium": 0.2}, procedures={"hip replacement": 0.5,
+        "fracture fixation": 0.5}, panels=("coagulation",), icu=0.05, mortality=0, stay_h=86),
+    Disease("chest pain", "R07.9", "78650", 5, acute={"pain": 3}, drugs={"antiplatelet": 0.6, "statin": 0.4},
+        procedures={"angiography": 0.15}, panels=("cardiac",), icu=0.02, mortality=-2.5, stay_h=26),
+    Disease("syncope", "R55", "7802", 3, acute={"sbp": -12, "heart_rate": -6}, drugs={"fluid": 0.5},
+        complications={"hypotension": 0.25, "dehydration": 0.2}, procedures={"echocardiography": 0.4},
+        panels=("cardiac",), icu=0.02, mortality=-2, stay_h=28),
+    Disease("neutropenia", "D70.9", "28800", 2, acute={"wbc": -1.6, "neutrophils": -30, "temperature": 1.4,
+        "platelets": -0.8, "crp": 1.8, "heart_rate": 12}, chronic={"hemoglobin": -2.2}, drugs={"antipyretic": 0.6,
+        "antiemetic": 0.4, "transfusion": 0.25}, panels=("differential", "inflammation"), site="blood", icu=0.12,
+        mortality=0.6, stay_h=80),
+    Disease("infectious gastroenteritis", "A08.8", "0088", 2, acute={"wbc": 0.5, "temperature": 0.7,
+        "potassium": -0.5, "bicarbonate": -3, "creatinine": 0.2}, drugs={"fluid": 0.8, "electrolyte": 0.5},
+        complications={"dehydration": 0.6, "hypokalemia": 0.35}, panels=("mineral",), icu=0.05, mortality=-0.8,
+        stay_h=54),
+    Disease("knee arthritis", "M17.9", "71596", 8, acute={"pain": 4, "hemoglobin": -1.2}, drugs={"opioid": 0.95,
+        "thrombosis": 0.9, "laxative": 0.6, "antipyretic": 0.7, "prophylaxis": 0.95},
+        procedures={"knee replacement": 1}, icu=0.02, mortality=-3, stay_h=48, elective=True),
+    Disease("hernia", "K43.9", "55320", 7, acute={"pain": 4, "wbc": 0.2}, drugs={"opioid": 0.9, "antiemetic": 0.5,
+        "prophylaxis": 0.95}, procedures={"hernia repair": 1}, icu=0.02, mortality=-3, stay_h=30, elective=True),
+    Disease("coronary disease for bypass", "I25.10", "41401", 7, acute={"hemoglobin": -2.8, "platelets": -0.4,
+        "pain": 4, "glucose": 0.25, "lactate": 0.3, "ck": 0.9, "ck_mb": 1.3, "troponin_t": 2},
+        drugs={"antiplatelet": 0.95, "beta blocker": 0.8, "statin": 0.9, "opioid": 0.95, "insulin": 0.6,
+        "vasopressor": 0.4, "sedation": 0.9, "prophylaxis": 0.95, "diuretic": 0.6, "electrolyte": 0.5},
+        complications={"acute blood loss anemia": 0.3}, procedures={"bypass surgery": 1}, panels=("cardiac",
+        "coagulation", "mineral", "fingerstick"), icu=3, mortality=-0.8, stay_h=110, elective=True),
+    Disease("colon cancer", "C18.9", "1539", 7, acute={"pain": 4, "hemoglobin": -1.2, "wbc": 0.25, "crp": 1.6},
+        chronic={"hemoglobin": -1.2, "albumin": -0.4}, drugs={"opioid": 0.95, "thrombosis": 0.9, "antiemetic": 0.6,
+        "prophylaxis": 0.9}, procedures={"colectomy": 0.9}, panels=("liver", "inflammation"), icu=0.15,
+        mortality=-0.8, stay_h=100, elective=True),
+    # what patients bring with them
+    Disease("hypertension", "I10", "4019", prevalence=0.55, chronic={"sbp": 13, "dbp": 5},
+        drugs={"ace inhibitor": 0.35, "calcium blocker": 0.3, "beta blocker": 0.15, "pressure": 0.4}),
+    Disease("type 2 diabetes", "E11.9", "25000", prevalence=0.30, chronic={"glucose": 0.42}, drugs={"insulin": 0.75,
+        "basal insulin": 0.3, "oral antidiabetic": 0.3}, panels=("fingerstick",)),
+    Disease("chronic kidney disease", "N18.4", "5854", prevalence=0.13, chronic={"creatinine": 0.85,
+        "urea_nitrogen": 0.7, "hemoglobin": -1.5, "potassium": 0.35, "phosphate": 0.6, "bicarbonate": -2},
+        complications={"acute kidney injury": 0.12, "hyperkalemia": 0.08}),
+    Disease("chronic heart failure", "I50.22", "42822", prevalence=0.10, chronic={"sbp": -5, "urea_nitrogen": 0.2},
+        drugs={"beta blocker": 0.5, "oral diuretic": 0.6, "ace inhibitor": 0.3, "diuretic": 0.25}, mortality=0.2),
+    Disease("chronic obstructive lung disease", "J44.9", "496", prevalence=0.12, chronic={"spo2": -2, "paco2": 4,
+        "bicarbonate": 1.5}, drugs={"bronchodilator": 0.6}),
+    Disease("atrial fibrillation", "I48.91", "42731", prevalence=0.14, chronic={"heart_rate": 7},
+        drugs={"anticoagulant": 0.6, "beta blocker": 0.3, "rate control": 0.15}),
+    Disease("coronary disease", "I25.10", "41401", prevalence=0.2, chronic={"troponin_t": 0.3},
+        drugs={"antiplatelet": 0.6, "statin": 0.5}),
+    Disease("high cholesterol", "E78.5", "2724", prevalence=0.3, drugs={"statin": 0.6}),
+    Disease("hypothyroidism", "E03.9", "2449", prevalence=0.11, chronic={"heart_rate": -3}, drugs={"thyroid": 0.8}),
+    Disease("depression", "F32.9", "311", prevalence=0.12, drugs={"antidepressant": 0.8}),
+    Disease("obesity", "E66.9", "27800", prevalence=0.15, chronic={"weight": 32}),
+    Disease("reflux disease", "K21.9", "53081", prevalence=0.2, drugs={"gastric": 0.7}),
+    Disease("chronic anemia", "D64.9", "2859", prevalence=0.14, chronic={"hemoglobin": -2.3, "mcv": -3},
+        drugs={"iron": 0.4}),
+    Disease("iron deficiency anemia", "D50.9", "2809", prevalence=0.06, chronic={"hemoglobin": -2.8, "mcv": -12},
+        drugs={"iron": 0.7}),
+    Disease("sleep apnea", "G47.33", "32723", prevalence=0.08, chronic={"paco2": 2}),
+    Disease("gout", "M10.9", "2749", prevalence=0.06, drugs={"gout": 0.6}),
+    Disease("cirrhosis", "K70.30", "5712", prevalence=0.035, chronic={"bilirubin_total": 0.9, "albumin": -0.7,
+        "inr": 0.22, "platelets": -0.6, "sodium": -2.5, "ast": 0.5}, drugs={"laxative": 0.5, "oral diuretic": 0.4},
+        panels=("liver",), mortality=0.5),
+    Disease("prostate cancer", "C61", "185", prevalence=0.04, mortality=0.1),
+    Disease("lung cancer", "C34.90", "1629", prevalence=0.03, chronic={"albumin": -0.4, "hemoglobin": -1,
+        "sodium": -2}, drugs={"opioid": 0.3}, mortality=0.7),
+    Disease("dementia", "G30.9", "3310", prevalence=0.06, complications={"delirium": 0.15}, mortality=0.3),
+    Disease("osteoporosis", "M81.0", "73300", prevalence=0.07),
+    Disease("tobacco use", "F17.200", "3051", prevalence=0.14),
+    Disease("enlarged prostate", "N40.0", "60000", prevalence=0.07),
+    Disease("epilepsy", "G40.909", "34590", prevalence=0.03, drugs={"antiepileptic": 0.9}),
+    Disease("long-term anticoagulants", "Z79.01", "V5861", prevalence=0.08, chronic={"inr": 0.6},
+        panels=("coagulation",)),
+    Disease("do not resuscitate", "Z66", "V4986", prevalence=0.04, mortality=0.9),
+    # what happens in hospital
+    Disease("acute kidney injury", "N17.9", "5849", acute={"creatinine": 0.75, "urea_nitrogen": 0.6,
+        "potassium": 0.35, "urine_output": -0.6}, mortality=0.4),
+    Disease("severe sepsis", "R65.20", "99592", acute={"lactate": 0.3}, mortality=0.4),
+    Disease("septic shock", "R65.21", "78552", acute={"lactate": 0.7, "sbp": -20, "dbp": -10, "heart_rate": 12},
+        drugs={"vasopressor": 0.98, "steroid": 0.4}, mortality=1.0, icu=0.9),
+    Disease("cardiogenic shock", "R57.0", "78551", acute={"lactate": 0.8, "sbp": -28, "dbp": -12, "heart_rate": 14},
+        drugs={"vasopressor": 0.98}, mortality=1.5, icu=0.9),
+    Disease("respiratory failure", "J96.00", "51881", acute={"clouding": 1.2, "spo2": -4, "pao2": -18, "paco2": 7,
+        "ph": -0.04, "respiratory_rate": 5}, drugs={"sedation": 0.5}, procedures={"intubation": 0.45}, mortality=0.8,
+        icu=0.6, panels=("gas",)),
+    Disease("delirium", "F05", "2930", acute={"clouding": 0.9}, drugs={"sedative": 0.7}, mortality=0.2),
+    Disease("thrombocytopenia", "D69.6", "2875", acute={"platelets": -0.7}),
+    Disease("disseminated coagulation", "D65", "2866", acute={"platelets": -1, "inr": 0.6, "ptt": 0.5,
+        "fibrinogen": -190}, drugs={"transfusion": 0.5}, mortality=1.2, panels=("coagulation", "coagulation_more")),
+    Disease("hypokalemia", "E87.6", "2768", acute={"potassium": -0.8}, drugs={"electrolyte": 0.9}),
+    Disease("hyperkalemia", "E87.5", "2767", acute={"potassium": 1.1}, drugs={"insulin": 0.4}),
+    Disease("hyponatremia", "E87.1", "2761", acute={"sodium": -7, "chloride": -5}, drugs={"fluid": 0.4}),
+    Disease("dehydration", "E86.0", "27651", acute={"sodium": 3, "urea_nitrogen": 0.3, "heart_rate": 6},
+        drugs={"fluid": 0.7}),
+    Disease("acute blood loss anemia", "D62", "2851", acute={"hemoglobin": -1.3}, drugs={"transfusion": 0.5,
+        "iron": 0.3}),
+    Disease("hypotension", "I95.9", "4589", acute={"sbp": -16, "dbp": -8}, drugs={"fluid": 0.6}),
+    Disease("aspiration pneumonitis", "J69.0", "5070", acute={"temperature": 0.8, "spo2": -3, "wbc": 0.3},
+        site="sputum", mortality=0.4),
+]  # fmt: skip
+NAMES = [d.name for d in DISEASES]
+POSITION = {name: i for i, name in enumerate(NAMES)}

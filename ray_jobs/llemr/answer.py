@@ -1,0 +1,81 @@
+"""Answers: questions in, short texts out, by batched greedy decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+import torch
+
+from ray_jobs.llemr.checkpoint import Weights
+from ray_jobs.llemr.data import EventStore, questions_of
+from ray_jobs.llemr.tokenizer import prompt_parts
+from ray_jobs.llemr.tokens import EventFeatures
+
+LONGEST_ANSWER = 24  # tokens
+
+
+class Answerer:
+    """Weights with their own tokenizer and event features, on the GPU if there is one."""
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = weights.model().eval().to(self.device)
+        self.parts = prompt_parts(weights.tokenizer)
+
+    def answer(
+        self,
+        questions: pl.DataFrame,
+        events: EventStore,
+        vectors: np.ndarray,
+        control: str | None = None,
+        swap: Sequence[tuple[str, str, object]] | None = None,
+        batch: int = 128,
+    ) -> list[str]:
+        """One text a question, in their order.
+
+        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `events.texts`.
+        control: None, or 'withheld' (no events at all). swap: the (hospital, visit_id, cutoff_at) to be read in place
+        of each question's own. Questions are sorted by length, so that a batch is hardly padded.
+        """
+        if control not in (None, "withheld"):
+            raise ValueError(
+                f"control is {control!r}; it is None or 'withheld', and swaps are given by `swap`"
+            )
+        if questions.is_empty():
+            return []
+        frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
+            answer=pl.lit("")
+        )
+        if swap is not None:
+            frame = frame.with_columns(
+                pl.Series(name, [s[i] for s in swap], dtype=frame.schema[name])
+                for i, name in enumerate(("hospital", "visit_id", "cutoff_at"))
+            )
+        tokenizer = self.weights.tokenizer
+        asked = questions_of(frame, events, tokenizer, self.parts, int(self.weights.settings["event_budget"]))
+        features = EventFeatures(self.weights.features, events, vectors)
+        records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
+        lengths = np.array(
+            [len(records[r]) + len(p) for r, p in zip(asked.record, asked.prompt, strict=True)]
+        )
+        answers = [""] * len(asked)
+        for rows in np.array_split(np.argsort(lengths, kind="stable"), -(-len(asked) // batch)):
+            prefixes = self._prefixes([records[asked.record[i]] for i in rows], features)
+            said = self.model.generate(
+                prefixes, [asked.prompt[i] for i in rows], tokenizer.eos_token_id, LONGEST_ANSWER
+            )
+            for row, ids in zip(rows, said, strict=True):
+                answers[row] = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return answers
+
+    @torch.inference_mode()
+    def _prefixes(self, records: list[np.ndarray], features: EventFeatures) -> list[torch.Tensor]:
+        """What stands before each question, as vectors [p, width]: the template's own tokens, then the events."""
+        embed = self.model.lm.get_input_embeddings()
+        before = embed(torch.tensor(self.parts[0], dtype=torch.long, device=self.device))
+        vectors = self.model.projector(features[np.concatenate(records).astype(np.int64)].to(self.device))
+        pieces = vectors.to(before.dtype).split([len(r) for r in records])
+        return [torch.cat([before, piece]) for piece in pieces]

@@ -1,0 +1,115 @@
+"""Llemr: a causal language model that reads events through a projector, one position an event.
+
+The language model is any Hugging Face causal LM. The projector turns an event's features into one vector of the model's
+width; the splice puts it where the placeholder stood. Loss is taken on answer tokens only, and the language model's head
+is applied only where a token is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import DynamicCache
+
+from ray_jobs.llemr.packing import Batch
+
+HIDDEN = 256
+
+
+class Projector(nn.Module):
+    """Event features float32 [n, features] -> [n, width]: a linear map and, beside it, one hidden layer.
+
+    Features stay float32 up to here, so that hours and digits are exact whatever precision the model has.
+
+    The linear map can say all that the dialect says about numbers; the hidden layer, zero at first, learns the rest.
+    """
+
+    def __init__(self, features: int, width: int, hidden: int = HIDDEN):
+        super().__init__()
+        self.linear = nn.Linear(features, width)
+        self.up = nn.Linear(features, hidden)
+        self.down = nn.Linear(hidden, width)
+        nn.init.zeros_(self.down.weight)
+        nn.init.zeros_(self.down.bias)
+
+    def forward(self, events: torch.Tensor) -> torch.Tensor:
+        events = events.to(self.linear.weight.dtype)
+        return self.linear(events) + self.down(F.gelu(self.up(events)))
+
+
+class Llemr(nn.Module):
+    """Language model and projector."""
+
+    def __init__(self, lm: nn.Module, projector: Projector):
+        super().__init__()
+        self.lm = lm
+        self.projector = projector
+
+    def forward(self, batch: Batch, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits [m, vocabulary] at the trained positions, sum of their cross-entropies)."""
+        logits = self.logits(batch, self.projector(features))
+        return logits, F.cross_entropy(logits.float(), batch.target, reduction="sum")
+
+    def logits(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
+        """Logits [m, vocabulary] at `batch.target_at`, with `vectors` [n, width] spliced in at `batch.event_at`."""
+        inputs = splice(self.lm.get_input_embeddings()(batch.ids), batch.event_at, vectors)
+        hidden = self.lm.base_model(
+            inputs_embeds=inputs,
+            attention_mask=batch.mask(),
+            position_ids=batch.position,
+            use_cache=False,
+        ).last_hidden_state
+        return self.lm.get_output_embeddings()(hidden.flatten(0, 1)[batch.target_at])
+
+    @torch.inference_mode()
+    def generate(
+        self, prefixes: Sequence[torch.Tensor], prompts: Sequence[np.ndarray], end: int, limit: int
+    ) -> list[list[int]]:
+        """Greedy answers, as token ids without `end`. Prefix: [p, width] vectors of a record; prompt: tokens after it.
+
+        All questions are decoded together; rows are padded on the left. `limit` is the most tokens of an answer.
+        """
+        embed = self.lm.get_input_embeddings()
+        rows = [
+            torch.cat([prefix, embed(torch.from_numpy(prompt).long().to(prefix.device))])
+            for prefix, prompt in zip(prefixes, prompts, strict=True)
+        ]
+        longest = max(len(r) for r in rows)
+        inputs = torch.stack([F.pad(r, (0, 0, longest - len(r), 0)) for r in rows])
+        mask = torch.stack([F.pad(r.new_ones(len(r), dtype=torch.long), (longest - len(r), 0)) for r in rows])
+        answers: list[list[int]] = [[] for _ in rows]
+        open_rows = np.arange(len(rows))
+        cache = DynamicCache(config=self.lm.config)
+        position = (mask.cumsum(1) - 1).clamp(min=0)
+        for _ in range(limit):
+            hidden = self.lm.base_model(
+                inputs_embeds=inputs,
+                attention_mask=mask,
+                position_ids=position,
+                past_key_values=cache,
+                use_cache=True,
+            ).last_hidden_state[:, -1]
+            token = self.lm.get_output_embeddings()(hidden).argmax(-1)
+            keep = token != end
+            open_rows = open_rows[keep.cpu().numpy()]
+            for row, said in zip(open_rows, token[keep].tolist(), strict=True):
+                answers[row].append(said)
+            if not len(open_rows):
+                break
+            if not keep.all():
+                cache.batch_select_indices(keep.nonzero()[:, 0])
+                mask, position, token = mask[keep], position[keep], token[keep]
+            inputs = embed(token)[:, None]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            position = position[:, -1:] + 1
+        return answers
+
+
+def splice(inputs: torch.Tensor, at: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """[B, L, width] with `vectors` [n, width] at the flattened positions `at` [n]."""
+    flat = inputs.flatten(0, 1).index_copy(0, at, vectors.to(inputs.dtype))
+    return flat.view_as(inputs)

@@ -1,0 +1,130 @@
+"""Recipes: one YAML file says what a model is and how it is trained. Read strictly: an unknown key is an error.
+
+`ray_jobs/recipes/<name>.yaml` is the file; `Recipe.of` reads its content. Steps are counts, never seconds, so that the
+same recipe gives the same model on a slow machine. Batches are global: they do not change with the number of workers.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from ray_jobs.config import JobError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseModelRecipe(_Strict):
+    """The base language model: a local Hugging Face directory, or the tiny Llama trained here from scratch."""
+
+    path: str | None = None  # a local directory; then everything below is unused
+    layers: PositiveInt = 4
+    width: PositiveInt = 192
+    heads: PositiveInt = 6
+    mlp: PositiveInt = 512
+    vocabulary: PositiveInt = 4000
+    replicas: PositiveInt = 3  # altered copies of the train split's records that it learns to read
+    steps: PositiveInt = 800
+    batch_tokens: PositiveInt = 1280
+    start_events: PositiveInt = (
+        8  # events a record at the start; grows by a seventh whenever accuracy passes grow_at
+    )
+    grow_at: float = Field(0.6, gt=0, lt=1)
+    withheld: float = Field(
+        0.08, ge=0, lt=1
+    )  # share of records read without their events, so that this is known too
+    lr_matrices: PositiveFloat = 0.02  # Muon
+    lr_rest: PositiveFloat = 0.003  # AdamW: embeddings and norms
+    threads: PositiveInt | None = None  # by default all cores
+
+
+class StageRecipe(_Strict):
+    """One fine-tuning stage."""
+
+    sets: list[Literal["schema_alignment", "clinical_reasoning"]] = Field(min_length=1)
+    steps: PositiveInt
+    rows: PositiveInt  # records a step, over all workers, each with up to 8 of its questions
+    micro_batch_rows: PositiveInt = 64  # records a forward pass on one worker; more are accumulated
+    lr: PositiveFloat  # of the language model, and of the projector unless lr_projector is given
+    lr_projector: PositiveFloat | None = None
+    warmup: int = Field(20, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip: PositiveFloat = 1.0
+    withheld: float = Field(0.08, ge=0, lt=1)  # share of rows trained without their events
+    align_steps: int = Field(
+        0, ge=0
+    )  # stage 1: steps of the projector's hidden layer on the base model's dialect
+    blind_steps: int = Field(0, ge=0)  # stage 2: steps of the control that is trained without any event
+    checkpoint_every: PositiveInt = 100
+    gradient_checkpointing: bool = False
+
+
+class Recipe(_Strict):
+    """A whole recipe. Stages that a job does not use are absent."""
+
+    name: str
+    hardware: str  # for the reader: what it was written for
+    seed: int = 1
+    event_budget: PositiveInt = 96
+    precision: Literal["fp32", "bf16"] = "fp32"
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    workers: PositiveInt = 1
+    gpus_per_worker: int = Field(0, ge=0)
+    cpus_per_worker: PositiveInt = 2
+    memory_per_worker_gb: PositiveFloat  # what a worker may use: on the GPU, or of RAM without one
+    max_failures: int = Field(2, ge=0)
+    base_model: BaseModelRecipe | None = None
+    stage1: StageRecipe | None = None
+    stage2: StageRecipe | None = None
+
+    @model_validator(mode="after")
+    def _rows_divide(self) -> Recipe:
+        for name in ("stage1", "stage2"):
+            stage = getattr(self, name)
+            if stage and stage.rows % self.workers:
+                raise ValueError(
+                    f"{name}.rows is {stage.rows}, which {self.workers} workers cannot share evenly"
+                )
+        return self
+
+    @classmethod
+    def of(cls, content: Mapping[str, object]) -> Recipe:
+        """Raises JobError naming the recipe, the key and the mend."""
+        name = content.get("name", "without a name")
+        try:
+            return cls.model_validate(dict(content))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            where = f"recipe {name}: {key}: " if key else f"recipe {name}: "
+            message = first["msg"].removeprefix("Value error, ")
+            raise JobError(f"{where}{message}{_nearest(first['loc'])}") from None
+
+    def stage(self, name: str) -> StageRecipe:
+        stage = getattr(self, name, None)
+        if stage is None:
+            raise JobError(
+                f"recipe {self.name}: {name} is missing; add it, or list it under `stages` of the asset"
+            )
+        return stage
+
+
+def _nearest(location: tuple) -> str:
+    known = {*Recipe.model_fields, *StageRecipe.model_fields, *BaseModelRecipe.model_fields}
+    near = (
+        difflib.get_close_matches(str(location[-1]), sorted(known - {location[-1]}), n=1) if location else []
+    )
+    return f"; did you mean {near[0]}?" if near and str(location[-1]) not in known else ""

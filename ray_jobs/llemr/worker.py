@@ -1,0 +1,169 @@
+"""The function that Ray Train runs on each worker: one stage, from its start or from its last checkpoint.
+
+Stage 1 aligns the projector with the base model's dialect and then trains it alone on questions. Stage 2 trains language
+model and projector, and after that the blind control: the same recipe from the same base model, without any event. A
+checkpoint holds the phase that runs and its step, and the phases that are finished as safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import ray
+import ray.train
+import safetensors.torch
+import torch
+
+from ray_jobs.llemr import checkpoint
+from ray_jobs.llemr.align import align
+from ray_jobs.llemr.corpus import Corpus, dialect_events
+from ray_jobs.llemr.engine import Trainer
+from ray_jobs.llemr.model import Llemr
+from ray_jobs.llemr.plan import Plan
+from ray_jobs.llemr.progress import Pace
+from ray_jobs.llemr.recipe import Recipe
+
+SPIKE, PATIENCE = 3.0, 8  # a loss of so many times the usual, so many steps in a row, ends the training
+
+
+def run(spec: Mapping[str, object]) -> None:
+    """Train one stage.
+
+    `spec`: recipe (content), stage, source (see `Corpus.load`), start and base (weights directories), threads, board.
+    The last report carries a checkpoint with `<phase>.safetensors` for every phase; if the loss went wrong the board is
+    told, and there is none.
+    """
+    torch.set_num_threads(int(spec["threads"]))
+    Stage(spec).run()
+
+
+class LossWentWrong(RuntimeError):
+    """The loss is not a number or stays far above the usual; another try would go the same way."""
+
+
+class Stage:
+    """One stage on one worker."""
+
+    def __init__(self, spec: Mapping[str, object]):
+        self.spec = spec
+        self.recipe = Recipe.of(spec["recipe"])
+        self.name = str(spec["stage"])
+        self.stage = self.recipe.stage(self.name)
+        self.rank = ray.train.get_context().get_world_rank()
+        self.done: dict[str, dict[str, torch.Tensor]] = {}
+        self.figures: dict[str, float] = {}
+
+    def run(self) -> None:
+        resumed = ray.train.get_checkpoint()
+        with resumed.as_directory() if resumed else tempfile.TemporaryDirectory() as folder:
+            found = self._found(Path(folder)) if resumed else {}
+            try:
+                self._phases(found, Path(folder))
+            except LossWentWrong as error:
+                if self.rank == 0:
+                    ray.get(self.spec["board"].stop.remote(str(error)))
+                return
+        self._report("finished", 0, None)
+
+    def _phases(self, found: Mapping[str, object], folder: Path) -> None:
+        weights = checkpoint.load_weights(checkpoint.fetched(self.spec["start"]), self._dtype())
+        corpus = Corpus.load(self.spec["source"], weights)
+        for phase, steps, withheld in self._plan():
+            if phase in self.done:
+                continue
+            model = self._model(phase, weights, corpus)
+            plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
+            trainer = Trainer(model, corpus, plan, self.stage, self.recipe, steps)
+            first = trainer.load(folder) if found.get("phase") == phase else 0
+            self._train(trainer, phase, first, steps)
+
+    def _plan(self) -> list[tuple[str, int, float]]:
+        phases = [(self.name, self.stage.steps, self.stage.withheld)]
+        return phases + ([("blind", self.stage.blind_steps, 1.0)] if self.stage.blind_steps else [])
+
+    def _model(self, phase: str, weights: checkpoint.Weights, corpus: Corpus) -> Llemr:
+        torch.manual_seed(self.recipe.seed)
+        if phase == "blind":
+            model = checkpoint.load_weights(checkpoint.fetched(self.spec["base"]), self._dtype()).model()
+            model.projector.requires_grad_(False)
+            return model
+        model = weights.model()
+        if phase == "stage1":
+            self._align(weights, model, corpus)
+            model.lm.requires_grad_(False)
+        return model
+
+    def _align(self, weights: checkpoint.Weights, model: Llemr, corpus: Corpus) -> None:
+        """The same on every worker, and done again on resuming: it takes seconds."""
+        events = dialect_events(weights, corpus.store)
+        if events is None or not self.stage.align_steps:
+            return
+        embedding = model.lm.get_input_embeddings().weight
+        args = (embedding, corpus.train_events(), self.stage.align_steps, self.recipe.seed)
+        left = align(model.projector, corpus.features, events, *args)
+        self._say(f"projector aligned with the base model's dialect, {left:.2%} of the variance unexplained")
+        self.figures["unexplained"] = round(left, 5)
+        self.done["aligned"] = {f"projector.{k}": v.clone() for k, v in model.projector.state_dict().items()}
+
+    def _train(self, trainer: Trainer, phase: str, first: int, steps: int) -> None:
+        self._say(
+            f"{phase}: {'goes on at' if first else 'starts,'} step {first} of {steps}, process {os.getpid()}"
+        )
+        pace, usual, bad = Pace(first, steps), None, 0
+        for step in range(first, steps):
+            loss, questions, tokens = trainer.step(step)
+            bad = bad + 1 if usual and loss > SPIKE * usual else 0
+            if not np.isfinite(loss) or bad == PATIENCE:
+                raise LossWentWrong(
+                    f"{phase}: loss {loss:.3g} at step {step + 1}, usual was {usual or 0:.3g}"
+                )
+            usual = loss if usual is None else 0.95 * usual + 0.05 * loss
+            pace.add(questions, tokens)
+            if self.rank == 0:
+                self.spec["board"].loss.remote(phase, step + 1, loss)
+                if pace.due() or step + 1 == steps:
+                    self._say(f"{phase}: {pace.line(step + 1, usual)}")
+            if (step + 1) % self.stage.checkpoint_every == 0 and step + 1 < steps:
+                self._report(phase, step + 1, trainer)
+        self.figures[f"{phase}_loss"] = loss
+        self.done[phase] = trainer.state()
+        if (phase, steps) != self._plan()[-1][:2]:
+            self._report(phase, steps, None)
+
+    def _report(self, phase: str, step: int, trainer: Trainer | None) -> None:
+        """A checkpoint: the engine's parts of every rank, and from rank 0 what is finished."""
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            if trainer:
+                trainer.save(folder, step)
+            if self.rank == 0:
+                for name, state in self.done.items():
+                    safetensors.torch.save_file(state, folder / f"{name}.safetensors")
+                content = {"phase": phase if trainer else None, "figures": self.figures}
+                (folder / "phase.json").write_text(json.dumps(content))
+            ray.train.report(
+                {"phase": phase, "step": step, **self.figures},
+                checkpoint=ray.train.Checkpoint.from_directory(scratch),
+                checkpoint_dir_name=f"{phase}-{step:06d}",
+            )
+
+    def _found(self, folder: Path) -> dict[str, object]:
+        content = json.loads((folder / "phase.json").read_text())
+        self.figures = content["figures"]
+        self.done = {path.stem: safetensors.torch.load_file(path) for path in folder.glob("*.safetensors")}
+        return content
+
+    def _dtype(self) -> torch.dtype:
+        return torch.float32 if self.recipe.precision == "fp32" else torch.bfloat16
+
+    def _say(self, line: str) -> None:
+        if self.rank == 0:
+            self.spec["board"].say.remote(line)

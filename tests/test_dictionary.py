@@ -1,0 +1,181 @@
+"""The clinical dictionary: units parse, factors follow from molar masses, bounds are ordered, rescues touch no good value."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ucumvert import PintUcumRegistry
+
+from orchestration import dictionary
+
+SEEDS = Path(__file__).parent.parent / "dbt_project" / "seeds"
+
+
+def rows(name: str) -> list[dict[str, str]]:
+    with (SEEDS / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+CONCEPTS = {row["concept"]: row for row in rows("concepts")}
+UNITS = rows("units")
+RESCUES = rows("rescues")
+registry = PintUcumRegistry()
+
+
+@cache
+def unit(ucum: str):
+    """The UCUM unit as a pint quantity; a code that is only an annotation, such as {INR}, has dimension one."""
+    return registry.from_ucum("1" if ucum.startswith("{") else ucum)
+
+
+def convert(value: float, source: str, target: str, concept: str) -> float:
+    """`value` of `concept` from one UCUM unit to another, by dimension, molar mass or valence."""
+    row = CONCEPTS[concept]
+    quantity, wanted = type(unit(source))(value, unit(source).units), unit(target)
+    if "eq" in source and row["valence"]:
+        quantity = quantity / float(row["valence"])
+    by_mole = quantity.dimensionality.get("[substance]", 0) - wanted.dimensionality.get("[substance]", 0)
+    if by_mole and row["molar_mass"]:
+        quantity = quantity * (float(row["molar_mass"]) * unit("g/mol")) ** by_mole
+    return quantity.to(wanted.units).magnitude
+
+
+@pytest.mark.parametrize(
+    "ucum", sorted({row["ucum"] for row in UNITS} | {row["unit"] for row in CONCEPTS.values()})
+)
+def test_every_unit_parses(ucum: str) -> None:
+    assert unit(ucum) is not None
+
+
+def test_spellings_are_folded_and_unique() -> None:
+    spellings = [row["spelling"] for row in UNITS]
+    assert len(set(spellings)) == len(spellings)
+    assert all(spelling == "".join(spelling.lower().split()) for spelling in spellings)
+
+
+@pytest.mark.parametrize(
+    ("spelling", "ucum"),
+    [
+        ("MG/DL", "mg/dL"),
+        ("µmol/L", "umol/L"),
+        ("μmol/L", "umol/L"),
+        ("mm Hg", "mm[Hg]"),
+        ("Deg. F", "[degF]"),
+        ("°C", "Cel"),
+        ("K/uL", "10*3/uL"),
+        ("m/uL", "10*6/uL"),
+        ("10^9/L", "10*9/L"),
+        ("IU/L", "U/L"),
+        ("insp/min", "/min"),
+    ],
+)
+def test_hospital_spellings_are_known(spelling: str, ucum: str) -> None:
+    known = {row["spelling"]: row["ucum"] for row in UNITS}
+    assert known["".join(spelling.lower().split())] == ucum
+
+
+def test_every_canonical_unit_has_a_spelling() -> None:
+    known = {row["ucum"] for row in UNITS}
+    assert {row["unit"] for row in CONCEPTS.values()} <= known
+    assert {row["ucum"] for row in UNITS if row["spelling"] == row["ucum"].lower()} >= known - {"K"}
+
+
+@pytest.mark.parametrize(
+    ("concept", "source", "factor"),
+    [
+        ("glucose", "mmol/L", 18.0156),
+        ("creatinine", "umol/L", 0.011312),
+        ("bilirubin_total", "umol/L", 0.0584673),
+        ("urea_nitrogen", "mmol/L", 2.8014),
+        ("calcium", "mmol/L", 4.0078),
+        ("magnesium", "mmol/L", 2.4305),
+        ("phosphate", "mmol/L", 3.0974),
+        ("hemoglobin", "mmol/L", 1.61145),
+        ("magnesium", "meq/L", 1.21525),
+        ("sodium", "meq/L", 1.0),
+        ("calcium_ionized", "meq/L", 0.5),
+        ("calcium_ionized", "mg/dL", 0.249513),
+        ("lactate", "mg/dL", 0.111015),
+        ("troponin_t", "ng/L", 0.001),
+        ("crp", "mg/dL", 10.0),
+        ("wbc", "10*9/L", 1.0),
+        ("pao2", "kPa", 7.500617),
+        ("fio2", "1", 100.0),
+        ("weight", "[lb_av]", 0.45359237),
+        ("height", "[in_i]", 2.54),
+        ("alt", "ukat/L", 60.0),
+    ],
+)
+def test_factors_follow_from_the_dictionary(concept: str, source: str, factor: float) -> None:
+    assert convert(1.0, source, CONCEPTS[concept]["unit"], concept) == pytest.approx(factor, rel=2e-6)
+
+
+@pytest.mark.parametrize("concept", sorted(CONCEPTS))
+def test_the_warehouse_converts_as_this_test_does(concept: str) -> None:
+    offered = [row for row in dictionary.conversions() if row["concept"] == concept]
+    assert CONCEPTS[concept]["unit"] in {row["unit_from"] for row in offered}
+    for row in offered:
+        if not row["unit_from"].startswith("{"):
+            expected = convert(7.0, row["unit_from"], CONCEPTS[concept]["unit"], concept)
+            assert row["factor"] * 7.0 + row["shift"] == pytest.approx(expected, rel=1e-9)
+
+
+def test_fahrenheit_to_celsius() -> None:
+    assert convert(98.6, "[degF]", "Cel", "temperature") == pytest.approx(37.0, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("concept", "atoms"),
+    [
+        ("glucose", {"C": 6, "H": 12, "O": 6}),
+        ("creatinine", {"C": 4, "H": 7, "N": 3, "O": 1}),
+        ("bilirubin_total", {"C": 33, "H": 36, "N": 4, "O": 6}),
+        ("bilirubin_direct", {"C": 33, "H": 36, "N": 4, "O": 6}),
+        ("lactate", {"C": 3, "H": 6, "O": 3}),
+        ("urea_nitrogen", {"N": 2}),
+    ],
+)
+def test_molar_masses_are_sums_of_atomic_masses(concept: str, atoms: dict[str, int]) -> None:
+    masses = {"C": 12.011, "H": 1.008, "N": 14.0067, "O": 15.999}
+    total = sum(masses[atom] * count for atom, count in atoms.items())
+    assert float(CONCEPTS[concept]["molar_mass"]) == pytest.approx(total, rel=3e-5)
+
+
+@pytest.mark.parametrize("concept", sorted(CONCEPTS))
+def test_bounds_are_ordered(concept: str) -> None:
+    row = CONCEPTS[concept]
+    low, high = float(row["plausible_low"]), float(row["plausible_high"])
+    assert low < high
+    assert bool(row["normal_low"]) == bool(row["normal_high"])
+    if row["normal_low"]:
+        assert low <= float(row["normal_low"]) <= float(row["normal_high"]) <= high
+
+
+@pytest.mark.parametrize("rescue", RESCUES, ids=lambda row: row["rescue"])
+def test_a_rescue_touches_no_good_value_and_gives_a_plausible_one(rescue: dict[str, str]) -> None:
+    row = CONCEPTS[rescue["concept"]]
+    plausible_low, plausible_high = float(row["plausible_low"]), float(row["plausible_high"])
+    low, high = float(rescue["low"]), float(rescue["high"])
+    for written in (low, high):
+        rescued = convert(written, rescue["unit_from"], row["unit"], rescue["concept"])
+        assert plausible_low <= rescued <= plausible_high
+    if unit(rescue["declared_unit"]).dimensionality == unit(row["unit"]).dimensionality:
+        declared_unit = rescue["declared_unit"]
+        as_declared = [
+            convert(written, declared_unit, row["unit"], rescue["concept"]) for written in (low, high)
+        ]
+        assert as_declared[1] < plausible_low or as_declared[0] > plausible_high
+
+
+@pytest.mark.parametrize("concept", sorted(CONCEPTS))
+def test_loinc_codes_carry_their_check_digit(concept: str) -> None:
+    digits, check = CONCEPTS[concept]["loinc"].split("-")
+    doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(digits))]
+    assert int(check) == -sum(n - 9 if n > 9 else n for n in doubled) % 10
+
+
+def test_the_dictionary_is_large_enough() -> None:
+    assert len(CONCEPTS) >= 55

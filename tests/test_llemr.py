@@ -1,0 +1,352 @@
+"""The model's parts on cases small enough to compute by hand: tokens, records, splice, loss mask, packing, checkpoint."""
+
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ray_jobs.config import JobError
+from ray_jobs.llemr import checkpoint, memory
+from ray_jobs.llemr.align import align, fit_linear
+from ray_jobs.llemr.answer import Answerer
+from ray_jobs.llemr.corpus import dialect_events
+from ray_jobs.llemr.data import BLANK, EventStore, printed, questions_of
+from ray_jobs.llemr.dialect import word_rarity
+from ray_jobs.llemr.model import Llemr, Projector, splice
+from ray_jobs.llemr.muon import orthogonal
+from ray_jobs.llemr.packing import pack
+from ray_jobs.llemr.plan import Plan
+from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.llemr.tokenizer import DIGITS, prompt_parts, train_tokenizer
+from ray_jobs.llemr.tokens import EventFeatures, Features
+
+START = datetime(2030, 1, 1, 8)
+WORDS = [
+    "what was the last glucose ?",
+    "7.4 mmol/l",
+    "8.2 10*3/ul",
+    "not in the record",
+    "13.5 h",
+    "glucose in mg/dl",
+]
+
+
+def events(visits: int = 3, each: int = 12) -> pl.DataFrame:
+    """Admission, then glucose and heart rate in turn, an hour apart, known half an hour later."""
+    rows = []
+    for v in range(visits):
+        for i in range(each):
+            at = START + timedelta(days=v, hours=i)
+            text, value = ("glucose in mg/dl", 100.0 + v + i) if i % 2 else ("heart rate in /min", 80.0 - i)
+            kind, unit, concept = ("lab", "mg/dL", "glucose") if i % 2 else ("vital", "/min", "heart_rate")
+            if i == 0:
+                kind, text, value, unit, concept = "admission", "admission: emergency, male", 64.0, "a", None
+            known = at + timedelta(minutes=30)
+            rows.append(("north", f"v{v}", at, known, kind, concept, value, unit, text, f"m:{v}-{i}"))
+    columns = [
+        "hospital",
+        "visit_id",
+        "event_at",
+        "available_at",
+        "kind",
+        "concept",
+        "value",
+        "unit",
+        "text",
+        "row_id",
+    ]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def asked(store_visits: int = 3) -> pl.DataFrame:
+    rows = [
+        ("north", f"v{v}", START + timedelta(days=v, hours=h), f"what was the last {item} ?", answer)
+        for v in range(store_visits)
+        for h in (5, 9)
+        for item, answer in (
+            ("glucose", "105 mg/dl"),
+            ("heart rate", "76 /min"),
+            ("sodium", "not in the record"),
+        )
+    ]
+    return pl.DataFrame(
+        rows, schema=["hospital", "visit_id", "cutoff_at", "question", "answer"], orient="row"
+    )
+
+
+@pytest.fixture(scope="module")
+def store() -> EventStore:
+    return EventStore.of(events(), {"glucose": 0, "heart_rate": 0})
+
+
+@pytest.fixture(scope="module")
+def weights(store: EventStore) -> checkpoint.Weights:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer([*WORDS, *asked()["question"], *asked()["answer"], *store.texts], 200)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+    )
+    features = Features.fit(store, np.arange(len(store.visits)), 8)
+    rarity = word_rarity(tokenizer, store.texts)
+    settings = {"event_budget": 96, "dialect": {"seed": 3, "rarity": rarity}}
+    lm = LlamaForCausalLM(config)
+    return checkpoint.Weights(lm, tokenizer, features, Projector(features.width, 32), settings)
+
+
+@pytest.fixture(scope="module")
+def vectors(store: EventStore) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(len(store.texts), 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "text", ["7.4 mmol/l", "-3.5 h", "8.2 10*3/ul", "not in the record", "142 mg/dl", "7"]
+)
+def test_numbers_are_digits_and_come_back(weights, text):
+    ids = weights.tokenizer(text, add_special_tokens=False)["input_ids"]
+    tokens = weights.tokenizer.convert_ids_to_tokens(ids)
+    number = text.split()[0]
+    if number[-1].isdigit():
+        assert tokens[: len(number)] == list(number)
+    if "-" not in text and "142" not in text:
+        assert (
+            weights.tokenizer.decode([*ids, weights.tokenizer.eos_token_id], skip_special_tokens=True) == text
+        )
+
+
+def test_hours_and_digits_of_a_record(store):
+    first = slice(store.start[0], store.start[1])
+    assert store.hours[first].tolist() == list(range(12))
+    assert [store.texts[t] for t in store.text[first]][:2] == [
+        "admission: emergency, male",
+        "glucose in mg/dl",
+    ]
+    assert store.value[first][1] == 101 and store.digits[first][1] == 0
+
+
+def test_only_what_was_known_is_visible(store):
+    cutoff = int((START + timedelta(hours=5)).timestamp() * 1e6)
+    cutoff = pl.Series([START + timedelta(hours=5)]).cast(pl.Datetime("us")).to_physical()[0]
+    seen = store.visible(0, cutoff, 96)
+    assert seen.tolist() == [0, 1, 2, 3, 4]  # the event of hour 5 is known at half past
+
+
+def test_thinning_keeps_the_newest_of_each_text_then_labs_before_vitals(store):
+    end = pl.Series([START + timedelta(days=1)]).cast(pl.Datetime("us")).to_physical()[0]
+    kept = store.visible(0, end, 5)
+    assert kept.tolist() == [
+        0,
+        7,
+        9,
+        10,
+        11,
+    ]  # admission, newest heart rate and glucose, then the next newest glucoses
+
+
+def test_printed_characters_by_place():
+    codes = printed(np.array([7.4, np.nan, -3.25, 142]), np.array([1, 0, 2, 0]), 5)
+    said = ["".join(DIGITS[c] if c < BLANK else "_" for c in row) for row in codes]
+    assert said == ["7.4__", "_____", "-3.25", "142__"]
+
+
+def test_splice_puts_vectors_where_the_placeholders_stood():
+    inputs = torch.zeros(2, 3, 4)
+    out = splice(inputs, torch.tensor([1, 5]), torch.tensor([[1.0] * 4, [2.0] * 4]))
+    assert out[0, 1].tolist() == [1] * 4 and out[1, 2].tolist() == [2] * 4 and out.sum() == 12
+
+
+def test_only_answer_tokens_are_trained():
+    batch = pack(
+        [1],
+        [(np.array([7, 8]), [(np.array([11, 12]), np.array([21, 2])), (np.array([13]), np.array([22, 2]))])],
+    )
+    assert batch.ids.tolist() == [[1, 0, 0, 11, 12, 21, 2, 13, 22, 2]]
+    assert batch.position.tolist() == [[0, 1, 2, 3, 4, 5, 6, 3, 4, 5]]
+    assert batch.segment.tolist() == [[0, 0, 0, 1, 1, 1, 1, 2, 2, 2]]
+    assert batch.target_at.tolist() == [4, 5, 7, 8]  # the last question token predicts the answer's first
+    assert batch.target.tolist() == [21, 2, 22, 2]
+    mask = batch.mask()[0, 0]
+    assert (
+        mask[7].tolist() == [True] * 3 + [False] * 4 + [True] + [False] * 2
+    )  # question 2 sees the record and itself
+
+
+def test_loss_is_the_mean_of_hand_computed_cross_entropies(weights, store, vectors):
+    model = weights.model()
+    features = EventFeatures(weights.features, store, vectors)
+    batch = pack([1], [(np.array([0, 1]), [(np.array([11, 5]), np.array([12, 2]))])])
+    logits, loss = model(batch, features[batch.events])
+    embed = weights.lm.get_input_embeddings()
+    whole = torch.cat(
+        [
+            embed(torch.tensor([1])),
+            weights.projector(features[np.array([0, 1])]),
+            embed(torch.tensor([11, 5, 12, 2])),
+        ]
+    )
+    plain = weights.lm(inputs_embeds=whole[None]).logits[0, [4, 5]]
+    assert torch.allclose(logits, plain, atol=1e-5)
+    by_hand = -plain.log_softmax(-1)[[0, 1], [12, 2]].sum()
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_packed_equals_unpacked(weights, store, vectors):
+    features = EventFeatures(weights.features, store, vectors)
+    parts = prompt_parts(weights.tokenizer)
+    q = questions_of(asked(), store, weights.tokenizer, parts, 96)
+    model = weights.model()
+    rows = [
+        (q.records[r], [(q.prompt[i], q.answer[i]) for i in many]) for r, many in enumerate(q.by_record())
+    ]
+    packed = pack(parts[0], rows)
+    with torch.inference_mode():
+        together, _ = model(packed, features[packed.events])
+        alone = []
+        for record, pairs in rows:
+            for pair in pairs:
+                single = pack(parts[0], [(record, [pair])])
+                alone.append(model(single, features[single.events])[0])
+    assert (together - torch.cat(alone)).abs().max() < 1e-4
+
+
+def test_greedy_answers_equal_step_by_step_decoding(weights, store, vectors):
+    answerer = Answerer(weights)
+    said = answerer.answer(asked(), store, vectors)
+    features = EventFeatures(weights.features, store, vectors)
+    parts = prompt_parts(weights.tokenizer)
+    q = questions_of(asked(), store, weights.tokenizer, parts, 96)
+    model = weights.model().eval()
+    for i in (0, 7, 17):
+        ids: list[int] = []
+        while len(ids) < 24:
+            row = pack(parts[0], [(q.records[q.record[i]], [(q.prompt[i], np.array([*ids, 0], np.int32))])])
+            with torch.inference_mode():
+                token = int(model(row, features[row.events])[0][-1].argmax())
+            if token == weights.tokenizer.eos_token_id:
+                break
+            ids.append(token)
+        assert said[i] == weights.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def test_withheld_answers_do_not_depend_on_the_record_and_swaps_read_the_other(weights, store, vectors):
+    answerer, frame = Answerer(weights), asked()
+    withheld = answerer.answer(frame, store, vectors, control="withheld")
+    assert all(withheld[i] == withheld[i % 3] for i in range(len(withheld)))
+    same = [frame.row(0)[:3]] * frame.height
+    swapped = answerer.answer(frame, store, vectors, swap=same)
+    assert all(swapped[i] == swapped[i % 3] for i in range(len(swapped)))
+    assert swapped[:3] == answerer.answer(frame.head(3), store, vectors)
+
+
+def test_digits_of_a_number_can_be_read_from_the_event_token(store, vectors):
+    """A linear map reads every printed digit back from what the projector sees."""
+    rng = np.random.default_rng(1)
+    n = 1500
+    many = store.__class__(**vars(store) | {
+        "value": np.round(rng.uniform(1, 400, n), 1),
+        "digits": np.ones(n, np.int8),
+        "hours": rng.uniform(0, 99, n),
+        "text": rng.integers(len(store.texts), size=n).astype(np.int32),
+        "kind": np.zeros(n, np.int16),
+        "unit": np.zeros(n, np.int16),
+    })  # fmt: skip
+    seen = EventFeatures(Features.fit(store, np.arange(3), 8), many, vectors)[np.arange(n)]
+    digits = torch.from_numpy(printed(many.value, many.digits, 3).astype(np.int64))
+    wanted = torch.nn.functional.one_hot(digits, BLANK + 1).flatten(1).float()
+    linear = torch.nn.Linear(seen.shape[1], wanted.shape[1])
+    fit_linear(linear, seen[:1000], wanted[:1000])
+    read = linear(seen[1000:]).view(500, 3, BLANK + 1).argmax(-1)
+    assert (read == digits[1000:]).float().mean() > 0.99
+
+
+def test_hours_keep_their_minutes_in_float32(weights, store, vectors):
+    late = store.__class__(**vars(store) | {"hours": store.hours + 8000.25})
+    a = EventFeatures(weights.features, late, vectors)[np.array([1])]
+    later = store.__class__(**vars(store) | {"hours": store.hours + 8000.30})
+    b = EventFeatures(weights.features, later, vectors)[np.array([1])]
+    assert a.dtype == torch.float32 and (a - b).abs().max() > 0.1
+
+
+def test_alignment_speaks_the_dialect(weights, store, vectors):
+    torch.manual_seed(0)
+    projector = Projector(weights.features.width, 32)
+    features, said = EventFeatures(weights.features, store, vectors), dialect_events(weights, store)
+    embedding = weights.lm.get_input_embeddings().weight
+    left = align(projector, features, said, embedding, np.arange(len(store.text)), 20, seed=1)
+    assert left < 0.01
+
+
+def test_muon_makes_singular_values_alike():
+    for shape in ((2, 16, 48), (2, 48, 16)):
+        values = torch.linalg.svdvals(
+            orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        )
+        assert values.min() > 0.3 and values.max() < 1.3
+
+
+def test_plan_is_a_function_of_seed_and_step(weights, store):
+    q = questions_of(asked(), store, weights.tokenizer, prompt_parts(weights.tokenizer), 96)
+    one, two = Plan(q, 4, 0.3, seed=5), Plan(q, 4, 0.3, seed=5)
+    for step in (7, 0, 3):
+        a, b = one.step(step), two.step(step)
+        assert [(r.events.tolist(), r.questions.tolist()) for r in a] == [
+            (r.events.tolist(), r.questions.tolist()) for r in b
+        ]
+    seen = sorted(i for step in range(3) for row in one.step(step) for i in row.questions)
+    assert seen == sorted([*range(len(q)), *range(len(q))])  # 6 records, 4 a step: two epochs in three steps
+
+
+def test_saved_weights_give_identical_logits_and_changes_are_noticed(weights, store, vectors, tmp_path):
+    checkpoint.save(tmp_path / "w", weights, {"name": "small"}, {"loss": 1.0}, {"weights/base_model": "abc"})
+    checkpoint.save(tmp_path / "w" / "aligned", weights, {"name": "small"}, {}, {}, lm_at="..")
+    checkpoint.seal(tmp_path / "w")
+    checkpoint.verify(tmp_path / "w")
+    features = EventFeatures(weights.features, store, vectors)
+    batch = pack([1], [(np.array([0, 1, 2]), [(np.array([11, 5]), np.array([12, 2]))])])
+    expected, _ = Llemr(weights.lm, weights.projector)(batch, features[batch.events])
+    for folder in (tmp_path / "w", tmp_path / "w" / "aligned"):
+        again, _ = checkpoint.load_weights(folder).model()(batch, features[batch.events])
+        assert torch.equal(again, expected)
+    (tmp_path / "w" / "metrics.json").write_text("{}")
+    with pytest.raises(JobError, match=r"metrics\.json was changed"):
+        checkpoint.verify(tmp_path / "w")
+
+
+RECIPE = {
+    "name": "small", "hardware": "any", "memory_per_worker_gb": 4,
+    "stage1": {"sets": ["schema_alignment"], "steps": 3, "rows": 4, "lr": 0.001},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"presicion": "bf16"}, "recipe small: presicion: .*; did you mean precision?"),
+        ({"stage1": RECIPE["stage1"] | {"steps": 0}}, "recipe small: stage1.steps: .*greater than 0"),
+        (
+            {"stage1": RECIPE["stage1"] | {"sets": ["notes"]}},
+            "recipe small: stage1.sets.0: .*schema_alignment",
+        ),
+        ({"workers": 3}, "recipe small: stage1.rows is 4, which 3 workers cannot share evenly"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_line(change, message):
+    with pytest.raises(JobError, match=message):
+        Recipe.of(RECIPE | change)
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_it_starts(weights):
+    recipe = Recipe.of(RECIPE | {"memory_per_worker_gb": 0.5})
+    with pytest.raises(
+        JobError, match=r"recipe small: stage1 needs about .* GB a worker .* lower stage1.micro_batch_rows"
+    ):
+        memory.must_fit(recipe, "stage1", weights.lm.config, 1_000_000, 100_000)

@@ -1,0 +1,134 @@
+"""Training itself, on a small house: one worker and two follow one curve, a killed worker changes nothing at the end."""
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestration import catalog
+from ray_jobs import train
+from ray_jobs.config import JobConfig, JobError
+from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.runtime import Job
+from tests import untaught
+
+pytestmark = pytest.mark.night  # four trainings on Ray, minutes each; `make test` trains in test_night.py
+
+STEPS = 60
+STAGE = {"steps": STEPS, "rows": 8, "lr": 0.002, "warmup": 5, "checkpoint_every": 10}
+RECIPE = {
+    "name": "small",
+    "hardware": "any",
+    "memory_per_worker_gb": 2,
+    "cpus_per_worker": 1,
+    "zero_stage": 2,
+    "stage1": STAGE | {"sets": ["schema_alignment"], "align_steps": 5},
+    "stage2": STAGE | {"sets": ["schema_alignment", "clinical_reasoning"], "blind_steps": 3},
+}
+INPUTS = ["harmonised/events", "instructions/schema_alignment", "instructions/clinical_reasoning"]
+
+
+class Lines(logging.Handler):
+    """Keeps what a job says; `act` is called with every line."""
+
+    def __init__(self, act=lambda line: None):
+        super().__init__()
+        self.lines: list[str] = []
+        self.act = act
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+        self.act(record.getMessage())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("house")
+    events = untaught.house(folder / "root", folder, admissions=60)
+    for key, seed in (("base_model", 1), ("stage1", 2)):
+        untaught.publish(folder / "root", f"weights/{key}", untaught.weights(folder / key, events, seed))
+    return folder / "root"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(root, tmp_path_factory):
+    with job_for(root, tmp_path_factory.mktemp("cluster"), "cluster", Lines()).ray(num_cpus=2):
+        yield
+
+
+def job_for(root: Path, scratch: Path, name: str, lines: Lines, recipe: dict = RECIPE) -> Job:
+    log = logging.Logger(name)
+    log.addHandler(lines)
+    accepted = catalog.load(str(root))
+    keys = [*INPUTS, untaught.EMBEDDINGS, "weights/base_model", "weights/stage1"]
+    inputs = {key: accepted.version(key) for key in keys}
+    fingerprint = catalog.fingerprint(name=name)
+    params = {"recipe": recipe, "stage": "stage2"}
+    return Job(
+        JobConfig("train", "test", str(root), fingerprint, inputs, ["weights/stage2"], params),
+        scratch,
+        log,
+        None,
+    )
+
+
+def trained(root: Path, scratch: Path, name: str, stage: str = "stage2", act=lambda line: None, **change):
+    """Returns (states, losses by phase and step, lines)."""
+    lines, recipe = Lines(act), RECIPE | change
+    job = job_for(root, scratch, name, lines, recipe)
+    states, _, curves = train.fit(job, Recipe.of(recipe), stage)
+    return states, curves.by_phase, lines.lines
+
+
+@pytest.fixture(scope="module")
+def undisturbed(root, tmp_path_factory):
+    return trained(root, tmp_path_factory.mktemp("one"), "one")
+
+
+def test_two_zero2_workers_follow_the_curve_of_one(root, tmp_path, undisturbed):
+    _, losses, _ = trained(root, tmp_path, "two", workers=2)
+    _, expected, _ = undisturbed
+    assert expected["stage2"][1] - expected["stage2"][STEPS] > 0.3  # it learns something
+    assert losses["stage2"].keys() == expected["stage2"].keys() == set(range(1, STEPS + 1))
+    assert max(abs(losses["stage2"][s] - expected["stage2"][s]) for s in expected["stage2"]) < 1e-3
+    assert max(abs(losses["blind"][s] - expected["blind"][s]) for s in expected["blind"]) < 1e-3
+
+
+def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed):
+    def kill_after_checkpoint(line: str) -> None:
+        started = re.search(r"stage2: starts, .* process (\d+)", line)
+        if started:
+            threading.Thread(target=_kill, args=(int(started[1]),), daemon=True).start()
+
+    def _kill(pid: int) -> None:
+        runs = root / "training" / f"stage2-{catalog.fingerprint(name='killed')[:12]}"
+        while not list(runs.glob("stage2-000030/phase.json")):
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+
+    states, losses, lines = trained(root, tmp_path, "killed", act=kill_after_checkpoint)
+    expected_states, expected, _ = undisturbed
+    assert any("stage2: goes on at step" in line for line in lines)
+    assert abs(losses["stage2"][STEPS] - expected["stage2"][STEPS]) < 1e-5
+    for name, tensor in states["stage2"].items():
+        assert (tensor - expected_states["stage2"][name]).abs().max() < 1e-5
+    assert not list((root / "training").iterdir())  # nothing is left behind
+
+
+def test_stage1_trains_the_projector_alone(root, tmp_path):
+    states, losses, _ = trained(root, tmp_path, "frozen", stage="stage1")
+    assert {name.split(".")[0] for name in states["stage1"]} == {"projector"}
+    assert losses["stage1"][STEPS] < losses["stage1"][1]
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_its_name(root, tmp_path):
+    stage = RECIPE["stage2"] | {"lr": 1e30, "clip": 1e30, "warmup": 0}
+    with pytest.raises(
+        JobError, match=r"stage2: loss .* at step \d+, .*; lower the learning rate in the recipe"
+    ):
+        trained(root, tmp_path, "wild", stage2=stage)

@@ -1,0 +1,289 @@
+"""The warehouse at work on a small input layer: conservation, nothing from the future, reuse, edits, buckets."""
+
+from __future__ import annotations
+
+import copy
+import random
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from orchestration import catalog, dbt, harmonise, input_layer
+from tests.small_input import accept, rows
+
+START = datetime(2150, 3, 1, 8, 30)
+CUT = START + timedelta(hours=24)
+ITEMS = [
+    {
+        "source_table": "lab",
+        "code": "glu",
+        "label": "glucose",
+        "unit": "mmol/L",
+        "concept": "glucose",
+        "decision": "map",
+    },
+    {
+        "source_table": "lab",
+        "code": "cre",
+        "label": "creatinine",
+        "unit": "umol/L",
+        "concept": "creatinine",
+        "decision": "map",
+    },
+    {
+        "source_table": "icu",
+        "code": "hr",
+        "label": "heart rate",
+        "unit": "/min",
+        "concept": "heart_rate",
+        "decision": "map",
+    },
+    {
+        "source_table": "icu",
+        "code": "urine",
+        "label": "urine",
+        "unit": "mL",
+        "concept": "urine_output",
+        "decision": "map",
+    },
+    {
+        "source_table": "icu",
+        "code": "fio2",
+        "label": "fio2",
+        "unit": "%",
+        "concept": "fio2",
+        "decision": "map",
+    },
+    {"source_table": "icu", "code": "alarm", "label": "alarm", "decision": "ignore", "reason": "alarm_limit"},
+]
+
+
+def world(patients: int = 6, seed: int = 7) -> dict[str, list[dict]]:
+    """Visits of four days with an ICU stay; results that arrive late, copies, open ends, facts after the cut."""
+    draw = random.Random(seed)
+    tables: dict[str, list[dict]] = {name: [] for name in input_layer.tables()}
+    tables["items"] = copy.deepcopy(ITEMS)
+    for number in range(patients):
+        who = {"patient_id": f"p{number}", "visit_id": f"v{number}"}
+        tables["patients"].append(
+            {"patient_id": who["patient_id"], "person_group": "demo", "person_id": str(number), "sex": "F"}
+            | {"birth_year": 2090, "split": split_of("demo", str(number))}
+        )
+        end = START + timedelta(days=4) if number else None
+        tables["visits"].append(
+            who
+            | {
+                "event_at": START,
+                "end_at": end,
+                "available_at": START,
+                "visit_type": "URGENT",
+                "died_in_visit": False,
+            }
+        )
+        stay_start, stay_end = START + timedelta(hours=2), START + timedelta(hours=30)
+        tables["stays"].append(
+            who
+            | {"stay_id": f"s{number}", "event_at": stay_start, "end_at": stay_end if number else None}
+            | {"available_at": stay_start, "care_unit": "MICU", "is_icu": True}
+        )
+        for code, high in (
+            ("glu", 12),
+            ("cre", 300),
+            ("hr", 140),
+            ("urine", 200),
+            ("fio2", 60),
+            ("alarm", 9),
+        ):
+            for _ in range(40):
+                at = START + timedelta(minutes=draw.randrange(-60, 40 * 60))
+                late = timedelta(minutes=draw.choice([0, 0, 5, 70, 200, 900]))
+                value = round(draw.uniform(high / 3, high), 1)
+                row = who | {"source_table": "lab" if code in ("glu", "cre") else "icu", "code": code}
+                row |= {
+                    "event_at": at,
+                    "available_at": at + late,
+                    "value_text": str(value),
+                    "value_number": value,
+                }
+                tables["measurements"] += [dict(row) for _ in range(draw.choice([1, 1, 1, 2]))]
+        for hours in (3, 12, 50):
+            at = START + timedelta(hours=hours)
+            tables["medications"].append(
+                who
+                | {"event_at": at, "end_at": at + timedelta(hours=20), "available_at": at, "kind": "infusion"}
+                | {
+                    "drug": "Heparin 25000 units/250 mL",
+                    "rate": 10.0 + hours,
+                    "rate_unit": "mL/h",
+                    "route": "IV",
+                }
+            )
+        tables["microbiology"].append(
+            who
+            | {"event_at": START, "available_at": START + timedelta(hours=26), "specimen": "BLOOD"}
+            | {"organism": "ESCHERICHIA COLI", "antibiotic": "CEFEPIME", "interpretation": "S"}
+        )
+        tables["diagnoses"].append(
+            who | {"event_at": START + timedelta(days=4), "code": "4280", "code_system": "ICD9CM", "rank": 1}
+        )
+    return tables
+
+
+def split_of(group: str, person: str) -> str:
+    from hashlib import md5
+
+    place = int(md5(f"{group}\x1f{person}".encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if place < 0.8 else "tuning" if place < 0.9 else "held_out"
+
+
+def another_future(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
+    """The same past, another future: what was known after the cut is deleted or changed, ends after it move."""
+    tables = copy.deepcopy(tables)
+    for name, content in tables.items():
+        kept = []
+        for number, row in enumerate(content, start=1):
+            row["row_id"] = f"{name}:{number}"
+            if row.get("end_at") and row["end_at"] > CUT:
+                row["end_at"] += timedelta(hours=5)
+            if row.get("available_at", row.get("event_at", START)) > CUT:
+                if number % 3 == 0:
+                    continue
+                if "value_number" in row:
+                    row["value_number"] = round(row["value_number"] * 0.8 + 1, 1)
+                    row["value_text"] = str(row["value_number"])
+                row |= {"code": "41071"} if name == "diagnoses" else {}
+            kept.append(row)
+        tables[name] = kept
+    for visit in tables["visits"]:
+        visit["died_in_visit"] = True
+    return tables
+
+
+def run(tmp: Path, name: str, tables: dict[str, list[dict]], buckets: int = 1) -> str:
+    root = str(tmp / name / "data")
+    accept(root, "north", tables, buckets)
+    outcome = harmonise.harmonise(root, "test", ["north"], "500MB", 2)
+    assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
+    return root
+
+
+@pytest.fixture(scope="module")
+def tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("warehouse")
+
+
+@pytest.fixture(scope="module")
+def root(tmp: Path) -> str:
+    return run(tmp, "base", world())
+
+
+def test_no_row_is_lost(root):
+    fates = rows(root, "harmonised/fates")
+    assert sum(row["rows"] for row in fates) == len(world()["measurements"])
+    assert {row["fate"] for row in fates} == {"kept", "duplicate", "ignored"}
+
+
+def test_nothing_from_the_future(tmp, root):
+    """Change, delete and move what was known after the cut: what was known up to it stays byte for byte."""
+    other = run(tmp, "future", another_future(world()))
+    for key, known in {
+        "features/icu_hourly": "known_at",
+        "features/admission_summary": "cut_at",
+        "harmonised/events": "available_at",
+        "harmonised/measurements": "available_at",
+    }.items():
+        past, same_past = ([row for row in rows(r, key) if row[known] <= CUT] for r in (root, other))
+        assert past and past == same_past, key
+    hours = [row["hour"] for row in rows(root, "features/icu_hourly") if row["known_at"] <= CUT]
+    assert max(hours) == 21
+
+
+def test_buckets_make_no_difference(tmp, root):
+    other = run(tmp, "buckets", world(), buckets=2)
+    assert len(catalog.load(other).files("harmonised/events")) == 2
+    for key in harmonise.published_models(dbt.manifest()):
+        assert rows(root, key) == rows(other, key), key
+
+
+def test_summary_reads_nothing_after_its_cut(root):
+    """The culture was reported at 26 h and is not counted at 24 h; the lowest glucose is that of what had arrived."""
+    for row in rows(root, "features/admission_summary"):
+        assert row["n_cultures"] == 0
+        known = [
+            r["value"]
+            for r in rows(root, "harmonised/measurements")
+            if r["visit_id"] == row["visit_id"]
+            and r["concept"] == "glucose"
+            and r["fate"] == "kept"
+            and r["available_at"] <= row["cut_at"]
+        ]
+        assert row["glucose_mg_dl_min"] == min(known) and row["glucose_mg_dl_max"] == max(known)
+
+
+def test_hourly_grid_against_a_plain_recount(root):
+    """Row h is recounted in Python from the measurements known at the end of hour h."""
+    from statistics import median
+
+    measured = [
+        r for r in rows(root, "harmonised/measurements") if r["fate"] == "kept" and r["concept"] == "glucose"
+    ]
+    begins = {f"p{n}": START + timedelta(hours=2) for n in range(6)}
+    for row in rows(root, "features/icu_hourly"):
+        begin = begins[row["patient_id"]]
+        by_hour: dict[int, list[float]] = {}
+        for r in measured:
+            hour = (r["event_at"] - begin) // timedelta(hours=1)
+            if r["patient_id"] == row["patient_id"] and hour >= 0 and r["available_at"] <= row["known_at"]:
+                by_hour.setdefault(hour, []).append(r["value"])
+        newest = max(by_hour, default=None)
+        fresh = newest is not None and row["hour"] - newest <= 12
+        assert row["glucose_mg_dl"] == (median(by_hour[newest]) if fresh else None)
+        assert row["glucose_age_h"] == (row["hour"] - newest if fresh else None)
+        assert row["glucose_n_obs"] == len(by_hour.get(row["hour"], []))
+
+
+def test_running_visits_have_no_label_yet(root):
+    assert {row["visit_id"] for row in rows(root, "labels/in_hospital_mortality")} == {
+        f"v{n}" for n in range(1, 6)
+    }
+    groups = rows(root, "labels/diagnosis_groups")
+    assert {row["code_group"] for row in groups if row["label"]} == {"CIR019"}
+
+
+def test_ends_are_events_of_their_own(root):
+    events = rows(root, "harmonised/events")
+    assert all(row["end_at"] is None or row["end_at"] <= row["available_at"] for row in events)
+    texts = {row["text"] for row in events}
+    assert {"start of heparin by iv", "end of heparin by iv", "culture of blood: escherichia coli"} <= texts
+
+
+def test_nothing_new_means_nothing_done(root):
+    before = catalog.load(root).content
+    outcome = harmonise.harmonise(root, "again", ["north"], "500MB", 2)
+    assert outcome.reused and not outcome.results
+    assert catalog.load(root).content == before
+
+
+def test_an_edited_model_is_the_one_that_runs(tmp, root):
+    project = tmp / "dbt_project"
+    shutil.copytree(dbt.PROJECT, project)
+    model = project / "models" / "labels" / "length_of_stay.sql"
+    assert {row["label"] for row in rows(root, "labels/length_of_stay")} == {0}
+    model.write_text(model.read_text().replace("interval 7 days", "interval 3 days"))
+    outcome = harmonise.harmonise(root, "edited", ["north"], "500MB", 2, project)
+    assert not outcome.reused
+    assert {row["label"] for row in rows(root, "labels/length_of_stay")} == {1}
+
+
+def test_without_an_accepted_hospital_it_says_so(tmp_path):
+    with pytest.raises(harmonise.NothingAccepted, match="no hospital has an accepted input layer"):
+        harmonise.harmonise(str(tmp_path), "test", ["north"])
+
+
+def test_dbt_unit_tests(tmp_path):
+    """Each conversion, mapping and the hourly grid, as unit tests beside the models, on the computed dictionary."""
+    results = harmonise.unit_tests(tmp_path)
+    assert len(results) >= 4
+    assert {r.name: r.status for r in results if r.status != "pass"} == {}
