@@ -32,10 +32,13 @@ clean: ## the environment and every cache; `make clean DATA=1` also removes .war
 env: $(VENV)/.ready .env
 
 # torch first and alone with plain pip; on a machine with a GPU, install the CUDA build of the same version instead.
+# constraints.txt names every package of the environment, so nothing is left to resolve.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q torch==2.13.0
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q --no-deps -r constraints.txt
+	$(BIN)/pip install -q --no-deps -e .
+	$(BIN)/pip check
 	touch $@
 
 .env:

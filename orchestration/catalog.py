@@ -227,7 +227,7 @@ def _add_files(root: str, run_id: str, candidate: Candidate) -> dict:
         "inputs": dict(candidate.inputs),
         "metadata": dict(candidate.metadata),
         "run_id": run_id,
-        "published_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "published_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     manifest = f"{candidate.key}/{candidate.version}.manifest.json"
     write_bytes(join(root, manifest), json.dumps(entry, indent=1, sort_keys=True).encode())
