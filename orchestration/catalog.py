@@ -14,27 +14,24 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import stat
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fsspec
 import pyarrow.parquet as pq
+
+from orchestration import locks
+from orchestration.locks import CatalogError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FORMAT = 1
 KEPT_VERSIONS = {
     "weights/champion": 5
 }  # how many versions stay on disk; all other keys keep the accepted one
-
-
-class CatalogError(RuntimeError):
-    """A named, actionable fault of the data root; the message carries no patient's value."""
 
 
 class NotPublished(CatalogError):
@@ -182,7 +179,7 @@ def load(root: str | None = None) -> Catalog:
 @contextlib.contextmanager
 def edit(root: str) -> Iterator[dict]:
     """Change `catalog.json` as one replacement; writers wait for each other, readers never wait."""
-    with _exclusive(join(root, "catalog.lock"), wait_s=60, stale_s=60):
+    with locks.exclusive(join(root, "catalog.lock"), wait_s=60, stale_s=60):
         content = json.loads(json.dumps(load(root).content))
         yield content
         write_bytes(join(root, "catalog.json"), json.dumps(content, indent=1, sort_keys=True).encode())
@@ -264,6 +261,18 @@ def _let_old_files_go(root: str, key: str) -> None:
             shutil.rmtree(f"{folder}/{entry['version']}", ignore_errors=True)
 
 
+def forget_runs(root: str, older_than: timedelta = timedelta(days=14)) -> int:
+    """Remove what old runs left below `candidates/` (settings, logs, unpublished output); returns how many runs."""
+    fs, base = fsspec.core.url_to_fs(join(root, "candidates"))
+    before, gone = datetime.now(UTC) - older_than, 0
+    for run in fs.ls(base, detail=False) if fs.exists(base) else []:
+        files = fs.find(run)
+        if all(fs.modified(file).astimezone(UTC) < before for file in files):
+            fs.rm(run, recursive=True)
+            gone += 1
+    return gone
+
+
 def sha256_of(path: Path | str) -> str:
     digest = hashlib.sha256()
     with fsspec.open(str(path), "rb") as file:
@@ -281,90 +290,3 @@ def scratch(name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def night_lock(root: str, run_id: str) -> Iterator[None]:
-    """Keep two nights apart, whatever started them; steps of the same run share the lock.
-
-    Raises CatalogError if another run holds it and its process still lives (or lives on another host).
-    """
-    url = join(root, "night.lock")
-    mine = {"run_id": run_id, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    taken = _create(fs, path, mine)
-    if not taken:
-        holder = _read_lock(fs, path)
-        same_run = holder.get("run_id") == run_id
-        if not same_run and _alive(holder):
-            raise CatalogError(
-                f"another run ({holder.get('run_id')}) works on {root} since "
-                f"{datetime.fromtimestamp(holder.get('since', 0), UTC):%Y-%m-%d %H:%M} UTC on host {holder.get('host')}, "
-                f"process {holder.get('pid')}; wait for it, or if it is dead remove {url}"
-            )
-        if not same_run:
-            fs.rm_file(path)
-            taken = _create(fs, path, mine)
-            if not taken:
-                raise CatalogError(f"another run took {url} just now; start again when it has ended")
-    try:
-        yield
-    finally:
-        if taken and fs.exists(path):
-            fs.rm_file(path)
-
-
-@contextlib.contextmanager
-def _exclusive(url: str, wait_s: float, stale_s: float) -> Iterator[None]:
-    fs, path = fsspec.core.url_to_fs(url)
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-    deadline = time.monotonic() + wait_s
-    while not _create(fs, path, mine):
-        holder = _read_lock(fs, path)
-        if not _alive(holder) or time.time() - holder.get("since", time.time()) > stale_s:
-            with contextlib.suppress(FileNotFoundError):
-                fs.rm_file(path)
-        elif time.monotonic() > deadline:
-            raise CatalogError(
-                f"{url} is held by process {holder.get('pid')} on {holder.get('host')}; remove it if dead"
-            )
-        time.sleep(0.05)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            fs.rm_file(path)
-
-
-def _create(fs: fsspec.AbstractFileSystem, path: str, content: dict) -> bool:
-    try:
-        with fs.open(path, "xb") as file:
-            file.write(json.dumps(content).encode())
-        return True
-    except FileExistsError:
-        return False
-
-
-def _read_lock(fs: fsspec.AbstractFileSystem, path: str) -> dict:
-    try:
-        return json.loads(fs.cat_file(path) or b"{}")
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {
-            "since": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }  # being written or gone: look again
-
-
-def _alive(holder: dict) -> bool:
-    if holder.get("host") != socket.gethostname():
-        return True
-    try:
-        os.kill(int(holder.get("pid", 0)), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -17,7 +17,7 @@ import duckdb
 import fsspec
 import pyarrow.parquet as pq
 
-from orchestration import catalog, dbt, dictionary, input_layer
+from orchestration import catalog, dbt, dictionary, input_layer, locks
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
 WHOLE = frozenset({"items"})  # tables without a patient: every bucket reads all of them
@@ -298,7 +298,7 @@ def main() -> int:
     run_id = f"harmonise-{int(time.time())}"
     try:
         hospitals.require_all(catalog.load(root))
-        with catalog.night_lock(root, run_id):
+        with locks.night_lock(root, run_id):
             outcome = harmonise(root, run_id, hospitals.configured_names())
     except (catalog.CatalogError, dbt.DbtError) as error:
         print(error, file=sys.stderr)

@@ -19,7 +19,17 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration import accounting, catalog, data_docs, gate, input_layer, mapping, raw_files, raw_tables
+from orchestration import (
+    accounting,
+    catalog,
+    data_docs,
+    gate,
+    input_layer,
+    locks,
+    mapping,
+    raw_files,
+    raw_tables,
+)
 from orchestration.expressions import literal, quoted
 from orchestration.hospitals import HospitalConfig, configured, known
 from orchestration.items_csv import Item
@@ -91,7 +101,7 @@ def run(config: HospitalConfig, root: str | None = None, run_id: str = "by-hand"
     """Ingest one hospital; raises only for a mistake in its mapping (LayoutError) or in the data root (CatalogError)."""
     root = root or catalog.data_root()
     layout = load(config.folder, config.extends)
-    with catalog.night_lock(root, run_id):
+    with locks.night_lock(root, run_id):
         try:
             outcome = _run(config, layout, root, run_id)
         except RowsLost as error:

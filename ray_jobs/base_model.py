@@ -22,7 +22,7 @@ from orchestration import catalog
 from ray_jobs import plots
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint
-from ray_jobs.llemr.data import EventStore, decimals, questions_of, read_frames
+from ray_jobs.llemr.data import EventStore, dictionary, questions_of, read_frames
 from ray_jobs.llemr.dialect import Dialect, word_rarity
 from ray_jobs.llemr.memory import cores
 from ray_jobs.llemr.reading import DialectEvents, Reader, new_llama
@@ -49,7 +49,7 @@ def run(job: Job) -> None:
     )
     if events.is_empty():
         raise JobError("harmonised/events has no event of a train patient; add a hospital or patients")
-    store = EventStore.of(events, decimals(CONCEPTS))
+    store = EventStore.of(events, dictionary(CONCEPTS))
     features = Features.fit(store, np.arange(len(store.start) - 1), embedding_width(job))
     if settings.path:
         point(job, recipe, features)
@@ -92,7 +92,7 @@ def learn(job: Job, recipe: Recipe, events: pl.DataFrame, splits: pl.DataFrame, 
         .select("question", "answer")
         for name in ("schema_alignment", "clinical_reasoning")
     )
-    store = EventStore.of(copies, decimals(CONCEPTS))
+    store = EventStore.of(copies, dictionary(CONCEPTS))
     said = pl.concat([real, asked.select("question", "answer")])
     texts = [*said["question"], *said["answer"], *store.texts, *store.units]
     tokenizer = train_tokenizer((t.lower() for t in texts), settings.vocabulary)

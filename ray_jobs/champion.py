@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 import fsspec
 
-from orchestration import catalog
+from orchestration import catalog, locks
 from ray_jobs.config import JobError
 from ray_jobs.runtime import Check, Job, main
 
@@ -128,7 +128,7 @@ def back_to(root: str, version: str) -> str:
     for record in known[version]["files"]:
         if catalog.sha256_of(catalog.join(root, record["path"])) != record["sha256"]:
             raise JobError(f"{record['path']} is not the file that was published; take another version")
-    with catalog.night_lock(root, f"back-to-{version}"), catalog.edit(root) as content:
+    with locks.night_lock(root, f"back-to-{version}"), catalog.edit(root) as content:
         standing = content["accepted"][KEY]
         aside = {*standing["metadata"].get("set_aside", []), standing["version"]} - {version}
         entry = known[version]

@@ -57,6 +57,7 @@ def _local(num_cpus: int, log_to_driver: bool) -> Iterator[None]:
                 log_to_driver=log_to_driver,
                 logging_level=logging.WARNING,
                 _temp_dir=str(folder),
+                _node_ip_address="127.0.0.1",  # listens on loopback only
             )
             environment["RAY_ADDRESS"] = (
                 ray.get_runtime_context().gcs_address

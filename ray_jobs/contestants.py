@@ -21,7 +21,7 @@ from orchestration import catalog
 from ray_jobs import config, metrics
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint
-from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, decimals, read_frames, text_vectors
+from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.runtime import Job
 
 Place = tuple[str, str]  # question set and split
@@ -109,7 +109,7 @@ class Asker:
         )
         events = read_frames(self.job.files("harmonised/events"), EVENT_COLUMNS)
         self.events = EventStore.of(
-            events.join(visits, on=["hospital", "visit_id"], how="semi"), decimals(CONCEPTS)
+            events.join(visits, on=["hospital", "visit_id"], how="semi"), dictionary(CONCEPTS)
         )
 
     def answers(

@@ -27,7 +27,7 @@ from pathlib import Path
 import fsspec
 from dagster_pipes import PipesContext
 
-from orchestration import catalog
+from orchestration import catalog, locks
 from ray_jobs import cluster, config
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.reporting import (
@@ -229,7 +229,7 @@ def main(run: Callable[[Job], None]) -> None:
 def _guarded(run: Callable[[Job], None], job: Job) -> int:
     """Run the job and turn whatever goes wrong into an exit code and one line; frames go to the log, values nowhere."""
     try:
-        with catalog.night_lock(job.config.root, job.config.run_id):
+        with locks.night_lock(job.config.root, job.config.run_id):
             job.log.info("starts, run %s, fingerprint %s", job.config.run_id, job.config.fingerprint[:12])
             run(job)
             job.log.info("ends well")

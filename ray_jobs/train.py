@@ -29,7 +29,7 @@ from orchestration import catalog
 from ray_jobs import plots
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint, memory, worker
-from ray_jobs.llemr.data import decimals
+from ray_jobs.llemr.data import dictionary
 from ray_jobs.llemr.progress import Board, Curves, shown
 from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.reload import write_probe
@@ -122,7 +122,7 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
             "events": job.files("harmonised/events"),
             "instructions": {name: job.files(f"instructions/{name}") for name in sets},
             "embeddings": catalog.join(root, embeddings, inputs[embeddings]),
-            "decimals": decimals(CONCEPTS),
+            "dictionary": dictionary(CONCEPTS),
         },
         "start": catalog.join(root, STARTS[stage], inputs[STARTS[stage]]),
         "base": catalog.join(root, "weights/base_model", inputs["weights/base_model"]),

@@ -6,13 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestration import catalog
+from orchestration import catalog, locks
 
 
 def table(folder: Path, values: list[int], name: str = "bucket=0/data.parquet") -> Path:
@@ -79,15 +80,15 @@ def test_a_catalog_of_another_format_is_refused(tmp_path):
 
 def test_a_second_night_is_refused_while_the_first_lives(tmp_path):
     root = str(tmp_path)
-    with catalog.night_lock(root, "first"):
-        with catalog.night_lock(root, "first"):  # another step of the same night
+    with locks.night_lock(root, "first"):
+        with locks.night_lock(root, "first"):  # another step of the same night
             pass
         with (
             pytest.raises(catalog.CatalogError, match="another run \\(first\\) works on"),
-            catalog.night_lock(root, "second"),
+            locks.night_lock(root, "second"),
         ):
             pass
-    with catalog.night_lock(root, "second"):
+    with locks.night_lock(root, "second"):
         pass
 
 
@@ -97,7 +98,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path):
     )
     lock = {"run_id": "gone", "host": socket.gethostname(), "pid": int(dead.stdout), "since": 0}
     (tmp_path / "night.lock").write_text(json.dumps(lock))
-    with catalog.night_lock(str(tmp_path), "next"):
+    with locks.night_lock(str(tmp_path), "next"):
         assert json.loads((tmp_path / "night.lock").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "night.lock").exists()
 
@@ -150,3 +151,15 @@ def test_memory_filesystem_publishes_like_a_disk(tmp_path):
     assert accepted.rows("labels/made_up") == 3
     fs = catalog.filesystem(root)
     assert len([p for p in fs.find("/wardline-test") if p.endswith(".parquet")]) == 1
+
+
+def test_what_old_runs_left_is_forgotten_after_a_fortnight(tmp_path):
+    root = str(tmp_path / "root")
+    for run, days in (("old", 15), ("new", 13)):
+        left = Path(root, "candidates", run, "train.json")
+        left.parent.mkdir(parents=True)
+        left.write_text("{}")
+        os.utime(left, (time.time() - days * 86400,) * 2)
+    assert catalog.forget_runs(root) == 1
+    assert [p.name for p in Path(root, "candidates").iterdir()] == ["new"]
+    assert catalog.forget_runs(str(tmp_path / "nothing")) == 0

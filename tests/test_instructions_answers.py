@@ -166,6 +166,20 @@ def next_antibiotic(q, record):
     return next(d for r in later if (d := _drug(r)) in antibiotics)
 
 
+def next_of_drugs(q, record):
+    drug = given(record, q["item"])
+    later = [_drug(r) for r in record if r["kind"] == "prescription" and drug and r["hour"] > drug[0]["hour"]]
+    return next((name for name in later if name != q["item"]), None)
+
+
+def unit_at_drug(q, record):
+    drug = given(record, q["other"])
+    if not drug:
+        return None
+    units = [r for r in record if r["kind"] == "transfer" and r["hour"] < drug[0]["hour"]]
+    return units[-1]["text"].removeprefix("transfer to ")
+
+
 def change_after(q, record):
     sides = around(q, record)
     return sides and compare(sides[1][0]["value"], sides[0][-1]["value"])
@@ -228,4 +242,8 @@ ORACLES = {
     "extreme_side": extreme_side,
     "value_before_drug": lambda q, r: (sides := around(q, r)) and sides[0][-1]["value"],
     "status_before_drug": lambda q, r: (sides := around(q, r)) and status(sides[0][-1]),
+    "value_after_drug": lambda q, r: (sides := around(q, r)) and sides[1][0]["value"],
+    "status_after_drug": lambda q, r: (sides := around(q, r)) and status(sides[1][0]),
+    "unit_at_drug": unit_at_drug,
+    "drug_after_drug": next_of_drugs,
 }

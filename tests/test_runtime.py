@@ -12,7 +12,7 @@ import fsspec
 import polars as pl
 import pytest
 
-from orchestration import catalog
+from orchestration import catalog, locks
 from ray_jobs import config
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.runtime import Job
@@ -92,10 +92,10 @@ def test_an_unexpected_error_shows_places_and_no_values(tmp_path):
 
 
 def test_another_run_holds_the_night(tmp_path):
-    with catalog.night_lock(str(tmp_path), "other"):
+    with locks.night_lock(str(tmp_path), "other"):
         code, _, err = finish(prepared(tmp_path, {"to": 4}))
     assert code == 2 and "another run (other)" in err
-    with catalog.night_lock(str(tmp_path), "run"):
+    with locks.night_lock(str(tmp_path), "run"):
         assert finish(prepared(tmp_path, {"to": 4}))[0] == 0
 
 

@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from orchestration import catalog
 from ray_jobs.llemr import checkpoint
-from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, decimals
+from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary
 from ray_jobs.llemr.model import Projector
 from ray_jobs.llemr.tokenizer import train_tokenizer
 from ray_jobs.llemr.tokens import Features
@@ -62,7 +62,7 @@ def weights(
 ) -> Path:
     """A weights directory with random numbers in it."""
     torch.manual_seed(seed)
-    store = EventStore.of(events.select(EVENT_COLUMNS), decimals(str(CONCEPTS)))
+    store = EventStore.of(events.select(EVENT_COLUMNS), dictionary(str(CONCEPTS)))
     tokenizer = train_tokenizer(
         ["yes no low high normal higher lower what is the mg/dl mmol/l h", *store.texts], 800
     )

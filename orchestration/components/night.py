@@ -85,6 +85,7 @@ def report_asset() -> dg.AssetsDefinition:
                 "accepted": dg.MetadataValue.md(accepted_table(accepted)),
                 "hospitals_held_back": dg.MetadataValue.md(held_back_table(held_back)),
                 "catalog": dg.MetadataValue.path(catalog.join(accepted.root, "catalog.json")),
+                "old_runs_forgotten": catalog.forget_runs(accepted.root),
             },
             check_results=[
                 dg.AssetCheckResult(

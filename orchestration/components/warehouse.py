@@ -17,7 +17,7 @@ from dagster_dbt.asset_utils import (
 from dagster_dbt.components.dbt_component_utils import DagsterDbtComponentTranslatorSettings
 from dagster_dbt.dbt_project_manager import DbtProjectManager, NoopDbtProjectManager
 
-from orchestration import catalog, dbt, dictionary, harmonise, hospitals
+from orchestration import catalog, dbt, dictionary, harmonise, hospitals, locks
 
 CHECKED = dbt.STATE.parent / "dictionary.checked"
 
@@ -113,7 +113,7 @@ class Warehouse(DbtProjectComponent):
         root = catalog.data_root()
         try:
             hospitals.require_all(catalog.load(root))
-            with catalog.night_lock(root, context.run_id):
+            with locks.night_lock(root, context.run_id):
                 outcome = harmonise.harmonise(
                     root,
                     context.run_id,

@@ -33,7 +33,7 @@ class Corpus:
 
     @classmethod
     def load(cls, source: Mapping[str, object], weights: Weights) -> Corpus:
-        """`source`: events (URLs), instructions (URLs by set), embeddings (URL of the version), decimals (by concept).
+        """`source`: events (URLs), instructions (URLs by set), embeddings (URL of the version), dictionary (by concept).
 
         Raises JobError if there is no train question.
         """
@@ -43,7 +43,7 @@ class Corpus:
             raise JobError(
                 f"no train question in {', '.join(source['instructions'])}; the train split needs patients"
             )
-        store = EventStore.read(source["events"], source["decimals"])
+        store = EventStore.read(source["events"], source["dictionary"])
         features = EventFeatures(weights.features, store, text_vectors(source["embeddings"], store.texts))
         parts = prompt_parts(weights.tokenizer)
         budget = int(weights.settings["event_budget"])

@@ -32,6 +32,9 @@ EVENT_COLUMNS = [
     "text",
     "row_id",
 ]
+Dictionary = Mapping[
+    str, tuple[int, float | None, float | None]
+]  # concept: decimals, lower and upper normal limit
 _CODE = np.full(256, BLANK, np.uint8)
 _CODE[[ord(c) for c in DIGITS]] = np.arange(len(DIGITS))
 
@@ -45,6 +48,9 @@ class EventStore:
     unit: np.ndarray  # int16, index into `units`; unit 0 is none
     value: np.ndarray  # float64, nan where the event has no number
     digits: np.ndarray  # int8, decimals with which the value is printed
+    reference: (
+        np.ndarray
+    )  # float32, place in the reference range: -1 its lower end, 1 its upper; 0 where there is none
     hours: np.ndarray  # float64, hours since admission, negative before it
     available: np.ndarray  # int64, microseconds UTC
     row_id: np.ndarray  # object, leads back to the export
@@ -55,12 +61,12 @@ class EventStore:
     visits: dict[tuple[str, str], int]
 
     @classmethod
-    def read(cls, files: Sequence[str], decimals: Mapping[str, int]) -> EventStore:
-        """Read `harmonised/events`. `decimals` maps a concept to its printed decimals (the dictionary's `digits`)."""
-        return cls.of(read_frames(files, EVENT_COLUMNS), decimals)
+    def read(cls, files: Sequence[str], dictionary: Dictionary) -> EventStore:
+        """Read `harmonised/events`."""
+        return cls.of(read_frames(files, EVENT_COLUMNS), dictionary)
 
     @classmethod
-    def of(cls, events: pl.DataFrame, decimals: Mapping[str, int]) -> EventStore:
+    def of(cls, events: pl.DataFrame, dictionary: Dictionary) -> EventStore:
         events = events.filter(pl.col("visit_id").is_not_null()).sort(
             "hospital", "visit_id", "event_at", "row_id", "text", maintain_order=True
         )
@@ -75,14 +81,16 @@ class EventStore:
         units, unit = _codes(events["unit"].fill_null(""), first="")
         concepts, concept = _codes(events["concept"].fill_null(""))
         value = events["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        by_concept = np.array([decimals.get(c, -1) for c in concepts] or [-1], np.int8)
+        unknown = (-1, None, None)
+        known = np.array([dictionary.get(c, unknown) for c in concepts] or [unknown], np.float64)[concept]
         firsts = start[:-1]
         return cls(
             text=text.astype(np.int32),
             kind=kind.astype(np.int16),
             unit=unit.astype(np.int16),
             value=value,
-            digits=_digits(value, by_concept[concept]),
+            digits=_digits(value, known[:, 0].astype(np.int8)),
+            reference=_reference(value, *known[:, 1:].T),
             hours=(at - admitted[visit]) / 3.6e9,
             available=events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy(),
             row_id=events["row_id"].to_numpy(),
@@ -128,6 +136,12 @@ def _digits(value: np.ndarray, by_concept: np.ndarray) -> np.ndarray:
     for decimals in (1, 0):
         own[np.isclose(value, np.round(value, decimals), rtol=0, atol=1e-9)] = decimals
     return np.where(by_concept >= 0, by_concept, own)
+
+
+def _reference(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Where values stand in their reference range, clipped to 3 half widths from its middle."""
+    place = (2 * value - low - high) / (high - low)
+    return np.nan_to_num(np.clip(place, -3, 3)).astype(np.float32)
 
 
 def _codes(column: pl.Series, first: str | None = None) -> tuple[list[str], np.ndarray]:
@@ -199,9 +213,11 @@ def read_frames(urls: Sequence[str], columns: Sequence[str] | None = None) -> pl
     return pl.concat([pl.read_parquet(_bytes(url), columns=columns) for url in urls])
 
 
-def decimals(concepts_csv: str) -> dict[str, int]:
-    """Printed decimals of each concept, from the clinical dictionary."""
-    return dict(pl.read_csv(concepts_csv, columns=["concept", "digits"]).iter_rows())
+def dictionary(concepts_csv: str) -> Dictionary:
+    """Printed decimals and reference range of each concept, from the clinical dictionary."""
+    columns = ["concept", "digits", "normal_low", "normal_high"]
+    table = pl.read_csv(concepts_csv, columns=columns, infer_schema_length=None).select(columns)
+    return {concept: (digits, low, high) for concept, digits, low, high in table.iter_rows()}
 
 
 def text_vectors(folder: str, texts: Sequence[str]) -> np.ndarray:

@@ -4,8 +4,8 @@
 
 Roles are: a word of the text, the unit, each printed character of the value by its place, each printed character of the
 hour by its place. `sign[role]` is a fixed random vector of +1 and -1, so that what was said in which role can be read
-back by a linear map. Rare words count more than words that stand in most texts. Two scalars, the standardised value and
-the hour, are added along fixed random directions. A base model that has read such records can read a projector's tokens
+back by a linear map. Rare words count more than words that stand in most texts. Three scalars, the standardised value, its
+place in the reference range and the hour, are added along fixed random directions. A base model that has read such records can read a projector's tokens
 as soon as the projector speaks the same way.
 """
 
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from ray_jobs.llemr.data import HOUR_PLACES, VALUE_PLACES
 from ray_jobs.llemr.tokenizer import DIGITS
 
+SCALARS = 3
 SCALE = 0.05  # length of the scalar directions, about one token embedding
 WORDS = 1.5  # length of all words of a text together, in token embeddings
 
@@ -34,17 +35,17 @@ class Dialect:
         self, tokenizer, texts: list[str], units: list[str], width: int, seed: int, rarity: dict[int, float]
     ):
         generator = torch.Generator().manual_seed(seed)
-        roles = 2 + VALUE_PLACES + HOUR_PLACES + 2
+        roles = 2 + VALUE_PLACES + HOUR_PLACES + SCALARS
         signs = torch.randint(0, 2, (roles, width), generator=generator).float() * 2 - 1
         self.word, self.unit = signs[0], signs[1]
-        self.places = signs[2:-2]
-        self.directions = signs[-2:] * SCALE
+        self.places = signs[2:-SCALARS]
+        self.directions = signs[-SCALARS:] * SCALE
         self.words = [_weighted(ids, rarity) for ids in _tokens(tokenizer, texts)]
         self.units = [(ids, torch.ones(len(ids))) for ids in map(torch.tensor, _tokens(tokenizer, units))]
         self.characters = torch.tensor(tokenizer.convert_tokens_to_ids(DIGITS))
 
     def vectors(self, embedding: torch.Tensor, text, unit, places, scalars) -> torch.Tensor:
-        """[n, width] from token embeddings [vocabulary, width]; text, unit int [n]; places int [n, 13]; scalars [n, 2]."""
+        """[n, width] from token embeddings [vocabulary, width]; text, unit int [n]; places int [n, 13]; scalars [n, 3]."""
         said = _sum(self.words, text, embedding) * self.word + _sum(self.units, unit, embedding) * self.unit
         table = torch.cat([embedding[self.characters], embedding.new_zeros(1, embedding.shape[1])])
         table = table[:, None, :] * self.places  # [characters, places, width]
@@ -58,9 +59,9 @@ def word_rarity(tokenizer, texts: list[str]) -> dict[int, float]:
     return {word: float(np.log((1 + len(texts)) / count)) for word, count in counts.items()}
 
 
-def scalars(standardised: np.ndarray, log_hours: np.ndarray) -> np.ndarray:
-    """[n, 2] float32: standardised value (0 where missing) and the logarithm of the hour, both of the order of 1."""
-    return np.stack([standardised, log_hours], axis=1).astype(np.float32)
+def scalars(standardised: np.ndarray, reference: np.ndarray, log_hours: np.ndarray) -> np.ndarray:
+    """[n, 3] float32: standardised value, place in the reference range (0 where missing), logarithm of the hour."""
+    return np.stack([standardised, reference, log_hours], axis=1).astype(np.float32)
 
 
 def _weighted(ids: list[int], rarity: dict[int, float]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,9 @@ class DialectEvents:
         self.dialect = dialect
         self.text, self.unit = store.text, store.unit
         self.places = torch.from_numpy(places_of(store.value, store.digits, store.hours))
-        self.scalars = torch.from_numpy(scalars(features.standardised(store), log_hours(store.hours)))
+        self.scalars = torch.from_numpy(
+            scalars(features.standardised(store), store.reference, log_hours(store.hours))
+        )
 
     def vectors(self, embedding: torch.Tensor, events: np.ndarray) -> torch.Tensor:
         index = torch.from_numpy(events)

@@ -1,7 +1,8 @@
 """What the projector sees of one event: frozen text embedding, kind, unit, time, and the number digit by digit.
 
 A single embedding of "glucose in mg/dl: 142" does not hold its 142; here the number stands beside the text: each printed
-character by its place, the standardised value, its signed logarithm and a missing bit. Time is hours since admission in
+character by its place, the standardised value, its place in the concept's reference range (what a laboratory's flag says),
+its signed logarithm and a missing bit. Time is hours since admission in
 float32 as printed characters and as sine and cosine over decades of periods. Blocks are scaled to each other, so that
 none drowns the rest. All of this is indexed arrays: nothing is parsed in the loop.
 """
@@ -54,7 +55,7 @@ class Features:
     @property
     def width(self) -> int:
         places = (VALUE_PLACES + HOUR_PLACES) * BLANK
-        return self.text_width + len(self.kinds) + len(self.units) + 2 + places + 4 + 2 * len(PERIODS_H)
+        return self.text_width + len(self.kinds) + len(self.units) + 2 + places + 5 + 2 * len(PERIODS_H)
 
     def standardised(self, store: EventStore) -> np.ndarray:
         """Values in standard deviations of their own text's train values, clipped to 4; 0 where unknown. float64 [n]."""
@@ -104,7 +105,13 @@ def _numbers(store: EventStore, z: np.ndarray) -> np.ndarray:
     missing = np.isnan(store.value)
     value = np.where(missing, 0.0, store.value)
     angle = 2 * np.pi * store.hours[:, None] / PERIODS_H
-    columns = [z, log_hours(store.hours), np.sign(value) * np.log1p(np.abs(value)) / 3, missing]
+    columns = [
+        z,
+        store.reference,
+        log_hours(store.hours),
+        np.sign(value) * np.log1p(np.abs(value)) / 3,
+        missing,
+    ]
     return np.concatenate([np.stack(columns, axis=1), np.sin(angle), np.cos(angle)], axis=1).astype(
         np.float32
     )

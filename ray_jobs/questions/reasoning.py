@@ -85,21 +85,52 @@ def change_after(template: Template, facts: Facts) -> pl.DataFrame:
 
 def value_before(template: Template, facts: Facts) -> pl.DataFrame:
     """The last value before a drug's start. Shortcut last_value: the last of all."""
-    rows = _sides(_around(template, facts))
-    return rows.with_columns(
-        value=pl.col("last_before"),
-        shortcut_value=pl.col("last"),
-        evidence=pl.concat_list("start_id", "before_id"),
-    )
+    return _value_beside(template, facts, "last_before", "last", "before_id")
+
+
+def value_after(template: Template, facts: Facts) -> pl.DataFrame:
+    """The first value after a drug's start. Shortcut first_value: the first of all."""
+    return _value_beside(template, facts, "next", "first", "next_id")
 
 
 def status_before(template: Template, facts: Facts) -> pl.DataFrame:
     """Low, normal or high at the last value before a drug's start. Shortcut last_status: at the last value of all."""
+    return _status_beside(template, facts, "last_before", "last", "before_id")
+
+
+def status_after(template: Template, facts: Facts) -> pl.DataFrame:
+    """Low, normal or high at the first value after a drug's start. Shortcut first_status: at the first value of all."""
+    return _status_beside(template, facts, "next", "first", "next_id")
+
+
+def place_at(template: Template, facts: Facts) -> pl.DataFrame:
+    """The care unit (the subject) in which a patient was when a drug started. Shortcut last_place: the last care unit."""
+    units = facts.of(template.subject).select("rec", unit_name="item", came="hour", unit_id="row_id")
+    drugs = _starts(facts.of(template.drug)).rename({"item": "other"})
+    last = units.group_by("rec", maintain_order=True).agg(
+        shortcut_word=pl.col("unit_name").last(), units=pl.col("unit_name").n_unique()
+    )
+    there = drugs.join(units, on="rec", maintain_order="left_right").filter(pl.col("came") < pl.col("start"))
+    there = there.group_by("rec", "key", "other", maintain_order=True).agg(
+        pl.col("start", "start_id").first(), word=pl.col("unit_name").last(), unit_id=pl.col("unit_id").last()
+    )
+    rows = there.join(last.filter(pl.col("units") > 1), on="rec", maintain_order="left")
+    return rows.with_columns(item=pl.lit(""), evidence=pl.concat_list("start_id", "unit_id"))
+
+
+def _value_beside(template: Template, facts: Facts, told: str, rule: str, row_id: str) -> pl.DataFrame:
     rows = _sides(_around(template, facts))
-    before = with_status(rows.with_columns(value=pl.col("last_before")))
-    last = with_status(rows.with_columns(value=pl.col("last"))).select(*PAIR, shortcut_word=pl.col("word"))
-    joined = before.join(last, on=PAIR, maintain_order="left")
-    return joined.with_columns(evidence=pl.concat_list("start_id", "before_id"), value=None)
+    return rows.with_columns(
+        value=pl.col(told), shortcut_value=pl.col(rule), evidence=pl.concat_list("start_id", row_id)
+    )
+
+
+def _status_beside(template: Template, facts: Facts, told: str, rule: str, row_id: str) -> pl.DataFrame:
+    rows = _sides(_around(template, facts))
+    said = with_status(rows.with_columns(value=pl.col(told)))
+    by_rule = with_status(rows.with_columns(value=pl.col(rule))).select(*PAIR, shortcut_word=pl.col("word"))
+    joined = said.join(by_rule, on=PAIR, maintain_order="left")
+    return joined.with_columns(evidence=pl.concat_list("start_id", row_id), value=None)
 
 
 def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
@@ -152,7 +183,7 @@ def order(template: Template, facts: Facts) -> pl.DataFrame:
 
 
 def next_drug(template: Template, facts: Facts) -> pl.DataFrame:
-    """Which drug was the first to start after an item of the subject (a positive culture).
+    """Which drug was the first to start after an item of the subject (a positive culture, another drug).
 
     Shortcut first_drug: the first of these drugs in the record, whenever it started.
     """
@@ -162,7 +193,7 @@ def next_drug(template: Template, facts: Facts) -> pl.DataFrame:
         shortcut_word=pl.col("drug").first(), n=(pl.col("began") == pl.col("began").min()).sum()
     )
     later = cultures.join(drugs, on="rec", maintain_order="left_right").filter(
-        pl.col("began") > pl.col("start")
+        (pl.col("began") > pl.col("start")) & (pl.col("drug") != pl.col("item"))
     )
     nearest = later.filter(pl.col("began") == pl.col("began").min().over(ITEM))
     rows = nearest.filter(pl.len().over(ITEM) == 1).with_columns(word=pl.col("drug"))
@@ -225,7 +256,10 @@ OPERATORS = {
     "threshold_after": threshold_after,
     "change_after": change_after,
     "value_before": value_before,
+    "value_after": value_after,
     "status_before": status_before,
+    "status_after": status_after,
+    "place_at": place_at,
     "extreme_side": extreme_side,
     "order": order,
     "next_drug": next_drug,

@@ -28,9 +28,8 @@ NEEDS = {
     "extreme_side": "statistic",
     "known": "pool",
     "trend": "compare",
-    **dict.fromkeys(
-        ("threshold_after", "change_after", "value_before", "status_before", "next_drug"), "drug"
-    ),
+    **dict.fromkeys(("threshold_after", "change_after", "place_at", "next_drug"), "drug"),
+    **dict.fromkeys(("value_before", "value_after", "status_before", "status_after"), "drug"),
 }
 SHORTCUTS = {
     "value_at": {"last_value"},
@@ -48,7 +47,10 @@ SHORTCUTS = {
     "threshold_after": {"any_value"},
     "change_after": {"last_against_first"},
     "value_before": {"last_value"},
+    "value_after": {"first_value"},
     "status_before": {"last_status"},
+    "status_after": {"first_status"},
+    "place_at": {"last_place"},
     "extreme_side": {"drug_in_first_half"},
     "order": {"in_first_half"},
     "next_drug": {"first_drug"},
