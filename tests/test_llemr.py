@@ -79,7 +79,7 @@ def asked(store_visits: int = 3) -> pl.DataFrame:
 
 @pytest.fixture(scope="module")
 def store() -> EventStore:
-    return EventStore.of(events(), {"glucose": 0, "heart_rate": 0})
+    return EventStore.of(events(), {"glucose": (0, 70, 140), "heart_rate": (0, 60, 100)})
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,14 @@ def test_thinning_keeps_the_newest_of_each_text_then_labs_before_vitals(store):
         10,
         11,
     ]  # admission, newest heart rate and glucose, then the next newest glucoses
+
+
+def test_the_place_in_the_reference_range(store):
+    glucose = store.text == store.texts.index("glucose in mg/dl")
+    assert glucose.any()
+    assert store.reference[glucose] == pytest.approx((store.value[glucose] - 105) / 35)  # 70 is -1, 140 is 1
+    admission = store.text == store.texts.index("admission: emergency, male")
+    assert (store.reference[admission] == 0).all()  # an age has no reference range
 
 
 def test_printed_characters_by_place():
@@ -254,6 +262,7 @@ def test_digits_of_a_number_can_be_read_from_the_event_token(store, vectors):
     many = store.__class__(**vars(store) | {
         "value": np.round(rng.uniform(1, 400, n), 1),
         "digits": np.ones(n, np.int8),
+        "reference": np.zeros(n, np.float32),
         "hours": rng.uniform(0, 99, n),
         "text": rng.integers(len(store.texts), size=n).astype(np.int32),
         "kind": np.zeros(n, np.int16),
