@@ -160,6 +160,24 @@ def test_the_place_in_the_reference_range(store):
     assert (store.reference[admission] == 0).all()  # an age has no reference range
 
 
+def test_the_value_before_counts_only_if_it_was_known():
+    late = events().with_columns(
+        available_at=pl.when(pl.col("row_id") == "m:0-3")
+        .then(pl.col("available_at") + timedelta(days=9))
+        .otherwise(pl.col("available_at"))
+    )
+    store = EventStore.of(late, {})
+    glucose = store.text == store.texts.index("glucose in mg/dl")
+    first = glucose & (np.arange(len(glucose)) < store.start[1])
+    expected = [
+        np.nan,
+        101.0,
+        np.nan,
+        *store.value[first][2:-1],
+    ]  # the second value came days after the third
+    assert np.array_equal(store.previous[first], expected, equal_nan=True)
+
+
 def test_printed_characters_by_place():
     codes = printed(np.array([7.4, np.nan, -3.25, 142]), np.array([1, 0, 2, 0]), 5)
     said = ["".join(DIGITS[c] if c < BLANK else "_" for c in row) for row in codes]
@@ -263,6 +281,7 @@ def test_digits_of_a_number_can_be_read_from_the_event_token(store, vectors):
         "value": np.round(rng.uniform(1, 400, n), 1),
         "digits": np.ones(n, np.int8),
         "reference": np.zeros(n, np.float32),
+        "previous": np.full(n, np.nan),
         "hours": rng.uniform(0, 99, n),
         "text": rng.integers(len(store.texts), size=n).astype(np.int32),
         "kind": np.zeros(n, np.int16),

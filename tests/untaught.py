@@ -36,6 +36,7 @@ def house(root: Path, scratch: Path, admissions: int = 150) -> pl.DataFrame:
     publish(root, EMBEDDINGS, embedded)
     for key, frame in {
         "harmonised/events": events,
+        "splits": splits,
         **{f"instructions/{k}": v for k, v in made.items()},
     }.items():
         folder = scratch / "tables" / key

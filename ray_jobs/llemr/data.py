@@ -51,6 +51,9 @@ class EventStore:
     reference: (
         np.ndarray
     )  # float32, place in the reference range: -1 its lower end, 1 its upper; 0 where there is none
+    previous: (
+        np.ndarray
+    )  # float64, the value before of the same text if it was known by then, nan where there is none
     hours: np.ndarray  # float64, hours since admission, negative before it
     available: np.ndarray  # int64, microseconds UTC
     row_id: np.ndarray  # object, leads back to the export
@@ -91,6 +94,7 @@ class EventStore:
             value=value,
             digits=_digits(value, known[:, 0].astype(np.int8)),
             reference=_reference(value, *known[:, 1:].T),
+            previous=events.select(_previous()).to_series().to_numpy(),
             hours=(at - admitted[visit]) / 3.6e9,
             available=events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy(),
             row_id=events["row_id"].to_numpy(),
@@ -142,6 +146,13 @@ def _reference(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     """Where values stand in their reference range, clipped to 3 half widths from its middle."""
     place = (2 * value - low - high) / (high - low)
     return np.nan_to_num(np.clip(place, -3, 3)).astype(np.float32)
+
+
+def _previous() -> pl.Expr:
+    """The value before of the same visit and text; null if it became available only after this one."""
+    known = pl.col("available_at").shift(1).over("hospital", "visit_id", "text") <= pl.col("available_at")
+    value = pl.col("value").cast(pl.Float64).shift(1).over("hospital", "visit_id", "text")
+    return pl.when(known).then(value).fill_null(float("nan"))
 
 
 def _codes(column: pl.Series, first: str | None = None) -> tuple[list[str], np.ndarray]:

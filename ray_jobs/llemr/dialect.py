@@ -4,8 +4,8 @@
 
 Roles are: a word of the text, the unit, each printed character of the value by its place, each printed character of the
 hour by its place. `sign[role]` is a fixed random vector of +1 and -1, so that what was said in which role can be read
-back by a linear map. Rare words count more than words that stand in most texts. Three scalars, the standardised value, its
-place in the reference range and the hour, are added along fixed random directions. A base model that has read such records can read a projector's tokens
+back by a linear map. Rare words count more than words that stand in most texts. Four scalars, the standardised value, its
+place in the reference range, its change since the value before and the hour, are added along fixed random directions. A base model that has read such records can read a projector's tokens
 as soon as the projector speaks the same way.
 """
 
@@ -17,10 +17,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ray_jobs.llemr.data import HOUR_PLACES, VALUE_PLACES
+from ray_jobs.llemr.data import HOUR_PLACES, VALUE_PLACES, EventStore
 from ray_jobs.llemr.tokenizer import DIGITS
+from ray_jobs.llemr.tokens import Features, log_hours
 
-SCALARS = 3
+SCALARS = 4
 SCALE = 0.05  # length of the scalar directions, about one token embedding
 WORDS = 1.5  # length of all words of a text together, in token embeddings
 
@@ -45,7 +46,7 @@ class Dialect:
         self.characters = torch.tensor(tokenizer.convert_tokens_to_ids(DIGITS))
 
     def vectors(self, embedding: torch.Tensor, text, unit, places, scalars) -> torch.Tensor:
-        """[n, width] from token embeddings [vocabulary, width]; text, unit int [n]; places int [n, 13]; scalars [n, 3]."""
+        """[n, width] from token embeddings [vocabulary, width]; text, unit int [n]; places int [n, 13]; scalars [n, 4]."""
         said = _sum(self.words, text, embedding) * self.word + _sum(self.units, unit, embedding) * self.unit
         table = torch.cat([embedding[self.characters], embedding.new_zeros(1, embedding.shape[1])])
         table = table[:, None, :] * self.places  # [characters, places, width]
@@ -59,9 +60,13 @@ def word_rarity(tokenizer, texts: list[str]) -> dict[int, float]:
     return {word: float(np.log((1 + len(texts)) / count)) for word, count in counts.items()}
 
 
-def scalars(standardised: np.ndarray, reference: np.ndarray, log_hours: np.ndarray) -> np.ndarray:
-    """[n, 3] float32: standardised value, place in the reference range (0 where missing), logarithm of the hour."""
-    return np.stack([standardised, reference, log_hours], axis=1).astype(np.float32)
+def scalars(features: Features, store: EventStore) -> np.ndarray:
+    """[n, 4] float32: value in deviations, place in the reference range, change since the value before, log of the hour.
+
+    All are of the order of 1, and 0 where there is no number.
+    """
+    columns = [features.standardised(store), store.reference, features.change(store), log_hours(store.hours)]
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _weighted(ids: list[int], rarity: dict[int, float]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Learning to read: a tiny language model, from scratch, on records in the dialect and questions about them.
 
-Short records first: the number of events a record grows whenever the share of questions answered in full passes a mark.
+Short records first: the number of events a record grows whenever the share of questions answered in full passes a mark, and
+by the step count, so that the whole length is read in the end.
 Every batch is a few records with all their questions, packed; many small steps learn more than few large ones.
 """
 
@@ -22,9 +23,10 @@ from ray_jobs.llemr.model import splice
 from ray_jobs.llemr.muon import Muon
 from ray_jobs.llemr.packing import Batch, pack
 from ray_jobs.llemr.recipe import BaseModelRecipe
-from ray_jobs.llemr.tokens import Features, log_hours, places_of
+from ray_jobs.llemr.tokens import Features, places_of
 
 GROWTH, PAUSE = 1.15, 10  # records grow by this factor, at most once in so many steps
+STRETCH = 0.4, 0.85  # shares of the steps over which records grow to their full length whatever was learned
 QUESTIONS_A_RECORD = 10
 WARMUP, COOLDOWN = 40, 0.35  # steps; share of the steps over which the rate falls to a fiftieth
 
@@ -57,9 +59,7 @@ class DialectEvents:
         self.dialect = dialect
         self.text, self.unit = store.text, store.unit
         self.places = torch.from_numpy(places_of(store.value, store.digits, store.hours))
-        self.scalars = torch.from_numpy(
-            scalars(features.standardised(store), store.reference, log_hours(store.hours))
-        )
+        self.scalars = torch.from_numpy(scalars(features, store))
 
     def vectors(self, embedding: torch.Tensor, events: np.ndarray) -> torch.Tensor:
         index = torch.from_numpy(events)
@@ -111,7 +111,8 @@ class Reader:
             loss = now.loss if step == 0 else 0.95 * loss + 0.05 * now.loss
             questions, tokens = questions + now.questions, tokens + now.tokens
             if exact > self.recipe.grow_at and step - grown >= PAUSE:
-                events, grown = min(int(events * GROWTH) + 1, int(self.lengths.max())), step
+                events, grown = int(events * GROWTH) + 1, step
+            events = min(max(events, self._least_events(step)), int(self.lengths.max()))
             if (step + 1) % 50 == 0 or step + 1 == self.recipe.steps:
                 spent = time.monotonic() - started
                 self.history.append((step + 1, loss))
@@ -122,6 +123,12 @@ class Reader:
                     spent / (step + 1) * (self.recipe.steps - step - 1),
                 )
         return {"loss": round(loss, 4), "exact": round(exact, 4), "events": events, "questions": questions}
+
+    def _least_events(self, step: int) -> int:
+        """Longest records of this step whatever was learned: from `start_events` to all of them, over the middle steps."""
+        done = min(1.0, max(0.0, (step / self.recipe.steps - STRETCH[0]) / (STRETCH[1] - STRETCH[0])))
+        start = self.recipe.start_events
+        return int(start * (self.lengths.max() / start) ** done)
 
     def _rows(self, events: int) -> list:
         """Random records of at most `events` events with their questions, until the batch has its tokens."""

@@ -1,7 +1,8 @@
 """Replicas: altered copies of the train split's records, so that a base model learns to read and cannot learn by heart.
 
-A replica keeps the admission and a random share of the other events of each visit, stretches its time and moves every
-measured value by random noise; its questions are made by the same registry as the instructions, so their answers are right
+A replica keeps the admission and, of a random share of the other texts of each visit, most events: few things, but each with
+its course, so that even a short record can be asked about trends and extremes. It stretches time and moves every measured
+value by random noise; its questions are made by the same registry as the instructions, so their answers are right
 for the altered record. Nothing of the tuning or held-out patients is in it.
 """
 
@@ -13,12 +14,12 @@ import polars as pl
 from ray_jobs.questions import make, registry
 
 CUTOFFS = [[4, 10], [10, 28], [28, 97]]  # visible events: many short records, for a curriculum
-TRIES = {"schema_alignment": 24.0, "clinical_reasoning": 16.0}  # questions tried for each visit
-NOISE, STRETCH, KEPT = (
-    0.6,
-    (0.5, 1.5),
-    (0.25, 1.0),
-)  # standard deviations of a text's values; factor; share of events
+TRIES = {"schema_alignment": 18.0, "clinical_reasoning": 24.0}  # questions tried for each visit
+NOISE, STRETCH = 0.6, (0.5, 1.5)  # standard deviations of a text's values; factor of the hours
+TEXTS, KEPT = (
+    (0.06, 1.0),
+    (0.6, 1.0),
+)  # shares of a visit's measured things (of others the root), and of their events
 
 
 def replica(events: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
@@ -30,12 +31,17 @@ def replica(events: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
         {
             "noise": rng.normal(0, NOISE, events.height),
             "draw": rng.random(events.height),
+            "text_draw": rng.random(events.height),
+            "texts": np.exp(rng.uniform(*np.log(TEXTS), visits))[visit],
             "kept": rng.uniform(*KEPT, visits)[visit],
             "stretch": rng.uniform(*STRETCH, visits)[visit],
         }
     )
     spread = pl.col("value").std().over("text").fill_null(0)
     admitted = pl.col("event_at").filter(pl.col("kind") == "admission").min().over("hospital", "visit_id")
+    share = pl.when(pl.col("concept").is_null()).then(pl.col("texts").sqrt()).otherwise(pl.col("texts"))
+    told = pl.col("text_draw").first().over("hospital", "visit_id", "text") < share
+    stays = told & (pl.col("draw") < pl.col("kept"))
     moved = pl.when(pl.col("concept").is_not_null()).then((pl.col("value") + pl.col("noise") * spread).abs())
     return (
         events.hstack(draws)
@@ -46,7 +52,7 @@ def replica(events: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
             value=moved.otherwise(pl.col("value")),
             visit_id=pl.col("visit_id") + f"#{number}",
         )
-        .filter((pl.col("draw") < pl.col("kept")) | (pl.col("kind") == "admission"))
+        .filter(stays | (pl.col("kind") == "admission"))
         .select(events.columns)
     )
 

@@ -2,7 +2,7 @@
 
 A single embedding of "glucose in mg/dl: 142" does not hold its 142; here the number stands beside the text: each printed
 character by its place, the standardised value, its place in the concept's reference range (what a laboratory's flag says),
-its signed logarithm and a missing bit. Time is hours since admission in
+the change since the value before, its signed logarithm and a missing bit. Time is hours since admission in
 float32 as printed characters and as sine and cosine over decades of periods. Blocks are scaled to each other, so that
 none drowns the rest. All of this is indexed arrays: nothing is parsed in the loop.
 """
@@ -55,13 +55,19 @@ class Features:
     @property
     def width(self) -> int:
         places = (VALUE_PLACES + HOUR_PLACES) * BLANK
-        return self.text_width + len(self.kinds) + len(self.units) + 2 + places + 5 + 2 * len(PERIODS_H)
+        return self.text_width + len(self.kinds) + len(self.units) + 2 + places + 6 + 2 * len(PERIODS_H)
 
     def standardised(self, store: EventStore) -> np.ndarray:
         """Values in standard deviations of their own text's train values, clipped to 4; 0 where unknown. float64 [n]."""
         scale = np.array([self.scales.get(t, (np.nan, 1.0)) for t in store.texts] or [(np.nan, 1.0)])
         z = (store.value - scale[store.text, 0]) / scale[store.text, 1]
         return np.nan_to_num(np.clip(z, -4, 4))
+
+    def change(self, store: EventStore) -> np.ndarray:
+        """Change since the value before: signed root of standard deviations, so that small steps show. float64 [n]."""
+        spread = np.array([self.scales.get(t, (0.0, np.nan))[1] for t in store.texts] or [np.nan])
+        step = (store.value - store.previous) / spread[store.text]
+        return np.nan_to_num(np.clip(np.sign(step) * np.sqrt(np.abs(step)), -2, 2))
 
 
 class EventFeatures:
@@ -80,7 +86,7 @@ class EventFeatures:
         self.code_width = len(features.kinds) + len(features.units) + 2
         self.places = torch.from_numpy(places_of(store.value, store.digits, store.hours))
         self.z = features.standardised(store).astype(np.float32)
-        self.numbers = torch.from_numpy(_numbers(store, self.z))
+        self.numbers = torch.from_numpy(_numbers(store, self.z, features.change(store)))
 
     def __getitem__(self, events: np.ndarray) -> torch.Tensor:
         index = torch.from_numpy(np.asarray(events, np.int64))
@@ -101,13 +107,14 @@ def log_hours(hours: np.ndarray) -> np.ndarray:
     return np.sign(hours) * np.log1p(np.abs(hours)) / 2
 
 
-def _numbers(store: EventStore, z: np.ndarray) -> np.ndarray:
+def _numbers(store: EventStore, z: np.ndarray, change: np.ndarray) -> np.ndarray:
     missing = np.isnan(store.value)
     value = np.where(missing, 0.0, store.value)
     angle = 2 * np.pi * store.hours[:, None] / PERIODS_H
     columns = [
         z,
         store.reference,
+        change,
         log_hours(store.hours),
         np.sign(value) * np.log1p(np.abs(value)) / 3,
         missing,

@@ -1,0 +1,122 @@
+"""A language model from a local Hugging Face directory, with its own tokenizer and chat template, through both stages.
+
+The model has random weights, so nothing is claimed about what it learns; the path is the one of the GPU recipes.
+"""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from orchestration import catalog
+from ray_jobs import base_model, train
+from ray_jobs.config import JobConfig, JobError
+from ray_jobs.llemr import checkpoint
+from ray_jobs.runtime import Job
+from tests import untaught
+
+STAGE = {"steps": 4, "rows": 4, "micro_batch_rows": 2, "lr": 0.001, "warmup": 1, "checkpoint_every": 2}
+CHAT = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """A byte-level BPE tokenizer and a Llama of two layers, saved as anybody's model is."""
+    folder = tmp_path_factory.mktemp("models") / "some-instruct"
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    bpe.train_from_iterator(["what was the last glucose? 7.4 mmol/l"], trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,  # grouped, as the large ones are
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    scratch = tmp_path_factory.mktemp("house")
+    untaught.house(scratch / "root", scratch, admissions=40)
+    return scratch / "root"
+
+
+def job_for(root, scratch, name: str, key: str, recipe: dict, needs: list[str], **params) -> Job:
+    accepted = catalog.load(str(root))
+    inputs = {k: accepted.version(k) for k in needs}
+    config = JobConfig(
+        name, "test", str(root), catalog.fingerprint(key=key), inputs, [key], {"recipe": recipe, **params}
+    )
+    return Job(config, scratch, logging.getLogger(name), None)
+
+
+def recipe(path) -> dict:
+    return {
+        "name": "some-instruct",
+        "hardware": "any",
+        "memory_per_worker_gb": 2,
+        "cpus_per_worker": 1,
+        "zero_stage": 2,
+        "precision": "bf16",
+        "base_model": {"path": str(path)},
+        "stage1": STAGE | {"sets": ["schema_alignment"]},
+        "stage2": STAGE
+        | {
+            "sets": ["schema_alignment", "clinical_reasoning"],
+            "blind_steps": 2,
+            "gradient_checkpointing": True,
+        },
+    }
+
+
+DATA = [
+    "harmonised/events",
+    "instructions/schema_alignment",
+    "instructions/clinical_reasoning",
+    untaught.EMBEDDINGS,
+]
+
+
+@pytest.mark.night  # two trainings on Ray
+def test_a_local_model_goes_through_both_stages_in_its_own_words(pretrained, root, tmp_path):
+    job = job_for(root, tmp_path, "base_model", "weights/base_model", recipe(pretrained), [*DATA, "splits"])
+    base_model.run(job)
+    pointed = Path(catalog.load(str(root)).folder("weights/base_model"))
+    assert json.loads((pointed / "language_model.json").read_text())["path"] == str(pretrained)
+    assert not list(pointed.glob("model*.safetensors")), "the model is pointed to, not copied"
+    for stage, start in (("stage1", []), ("stage2", ["weights/stage1"])):
+        needs = [*DATA, "weights/base_model", *start]
+        job = job_for(root, tmp_path, "train", f"weights/{stage}", recipe(pretrained), needs, stage=stage)
+        train.run(job)
+    first, second = (
+        checkpoint.load_weights(catalog.load(str(root)).folder(f"weights/{s}")) for s in ("stage1", "stage2")
+    )
+    base = LlamaForCausalLM.from_pretrained(pretrained).state_dict()
+    assert all(torch.equal(v, base[k]) for k, v in first.lm.state_dict().items()), "stage 1 is frozen"
+    assert any(not torch.equal(v, base[k]) for k, v in second.lm.state_dict().items())
+    assert second.lm_at is None and second.tokenizer.chat_template == CHAT
+
+
+def test_a_path_without_a_model_is_named(root, tmp_path):
+    job = job_for(root, tmp_path, "base_model", "weights/base_model", recipe(tmp_path), [*DATA, "splits"])
+    with pytest.raises(JobError, match=r"base_model\.path: .* has no config\.json with \*\.safetensors"):
+        base_model.run(job)
