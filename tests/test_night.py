@@ -33,6 +33,7 @@ ROOMS = [
         for t in ("diagnosis_groups", "in_hospital_mortality", "length_of_stay", "readmission_30d")
     ),
     "splits",
+    *(f"meds/{t}" for t in ("north", "south", "all")),
     *(f"instructions/{t}" for t in ("clinical_reasoning", "schema_alignment")),
     "embeddings/minilm",
     *(f"weights/{t}" for t in ("base_model", "stage1", "stage2")),
