@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -69,6 +70,18 @@ def filesystem(url: str) -> fsspec.AbstractFileSystem:
 def read_bytes(url: str) -> bytes:
     with fsspec.open(url, "rb") as file:
         return file.read()
+
+
+def fetched(url: str, folder: Path) -> str:
+    """Local path of a published file; one of a remote data root is fetched into `folder`, once."""
+    if is_local(url):
+        return url
+    path = folder / "input" / re.sub(r"^\w+://", "", url)
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fs, remote = fsspec.core.url_to_fs(url)
+        fs.get_file(remote, str(path))
+    return str(path)
 
 
 def write_bytes(url: str, content: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Run dbt from `dbt_project/` itself. Its manifest lives beside the repository's other local state and follows the folder.
+"""Run dbt on `dbt_project/` as it is now. Its manifest lives beside the repository's other local state and follows the folder.
 
 The text of dbt's and DuckDB's errors quotes rows of patients, so none of it leaves this module: a fault is reported as
 model, kind and line.
@@ -18,12 +18,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.catalog import REPOSITORY
+from orchestration import expressions
+from orchestration.catalog import REPOSITORY, code_hash
+from orchestration.tasks import definition, models, sql
 
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
 DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
+COMPILES = [Path(module.__file__) for module in (definition, models, sql, expressions)]
 KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
 LINE = re.compile(r"(?:\bLINE |\bline )(\d+)")
 NODE = re.compile(r"\b(model|test|seed|macro|source) '?([a-z][a-z0-9_.]*)'?")
@@ -63,14 +66,20 @@ def project_hash(project: Path = PROJECT) -> str:
 
 
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
-    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed."""
-    parsed_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed.
+
+    `project/` in it is what dbt reads: the project's files and the models that its tasks compile to.
+    Raises DbtError, or wording.LayoutError if a task is wrong.
+    """
+    parsed_by = code_hash(Path(__file__), *COMPILES)
     folder = state / f"{project_hash(project)[:16]}-{parsed_by[:8]}"
     if not (folder / "manifest.json").exists():
         state.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
         try:
-            _dbt(["parse"], project, fresh, fresh / DATABASE)
+            shutil.copytree(project, fresh / "project", ignore=shutil.ignore_patterns(*GENERATED))
+            models.write(project, fresh / "project")
+            _dbt(["parse"], fresh, fresh / DATABASE)
             for old in state.iterdir():
                 if old not in (fresh, folder) and not old.name.startswith("parse-"):
                     shutil.rmtree(old, ignore_errors=True)
@@ -101,13 +110,12 @@ def build(
     if not folder.exists():
         shutil.copytree(target(project), folder)
     (folder / "run_results.json").unlink(missing_ok=True)
-    _dbt(["build", *arguments], project, folder, database, memory, threads)
+    _dbt(["build", *arguments], folder, database, memory, threads)
     return _results(folder / "run_results.json")
 
 
-def _dbt(
-    command: list[str], project: Path, folder: Path, database: Path, memory: str = "1200MB", threads: int = 2
-) -> None:
+def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB", threads: int = 2) -> None:
+    project = folder / "project"
     from orchestration import quiet
 
     environment = (
@@ -160,6 +168,10 @@ def main(arguments: Sequence[str]) -> int:
         if parsed.exists()
         else None
     )
+    if manifest:  # parsed elsewhere: seeds are read from where the project lies now
+        for node in manifest.nodes.values():
+            if node.resource_type == "seed":
+                node.root_path = arguments[list(arguments).index("--project-dir") + 1]
     outcome = dbtRunner(manifest=manifest).invoke(list(arguments))
     return 0 if outcome.success else 1
 

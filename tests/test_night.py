@@ -12,6 +12,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from orchestration import dbt
+from orchestration.tasks import definition
 from tests.conftest import House, fresh_house
 
 ROOMS = [
@@ -28,11 +30,9 @@ ROOMS = [
         )
     ),
     *(f"features/{t}" for t in ("admission_summary", "icu_hourly")),
-    *(
-        f"labels/{t}"
-        for t in ("diagnosis_groups", "in_hospital_mortality", "length_of_stay", "readmission_30d")
-    ),
+    *(f"labels/{t}" for t in ("attrition", *definition.read(dbt.PROJECT))),
     "splits",
+    *(f"meds/{t}" for t in ("north", "south", "all")),
     *(f"instructions/{t}" for t in ("clinical_reasoning", "schema_alignment")),
     "embeddings/minilm",
     *(f"weights/{t}" for t in ("base_model", "stage1", "stage2")),

@@ -2,8 +2,21 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, brier_score_loss, precision_recall_curve, roc_auc_score
 
-from ray_jobs.statistics import PatientBootstrap, bounds, mean_difference
+from ray_jobs.statistics import (
+    Interval,
+    PatientBootstrap,
+    Ranking,
+    bounds,
+    classify,
+    holm,
+    mean_difference,
+    p_value,
+)
+from tests.benchmarks import bootstrap as benchmark
 
 
 def sample(patients=40, seed=1):
@@ -93,3 +106,70 @@ def test_mean_difference_weighs_sets_equally_and_draws_a_patient_in_all_of_them(
 def test_nothing_asked_is_said_not_guessed():
     found = PatientBootstrap(np.array(["a"])).interval(np.array([1.0]), np.array([False]))
     assert found.as_dict() == {"value": None, "low": None, "high": None, "questions": 0, "patients": 0}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 60), st.sampled_from([2, 5, 1000]))
+def test_every_figure_equals_scikit_learns_with_ties_and_weights(seed, n, levels):
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.random(n) < 0.4, rng.integers(0, levels, n) / levels
+    times = rng.integers(0, 4, n)
+    if not (labels & (times > 0)).any() or not (~labels & (times > 0)).any():
+        return
+    found = Ranking(labels, scores, np.arange(n)).figures(times[None, :])
+    assert found["auroc"][0] == pytest.approx(roc_auc_score(labels, scores, sample_weight=times), abs=1e-12)
+    average = average_precision_score(labels, scores, sample_weight=times)
+    assert found["auprc"][0] == pytest.approx(average, abs=1e-12)
+    precision, recall, _ = precision_recall_curve(labels, scores, sample_weight=times)
+    assert found["min_se_ppv"][0] == pytest.approx(np.minimum(precision, recall).max(), abs=1e-12)
+
+
+def test_brier_and_calibration():
+    patient, labels, rng = sample()
+    scores = rng.random(len(labels))
+    found, draws = classify(PatientBootstrap(patient, draws=50), labels, scores)
+    assert found["brier"].value == pytest.approx(brier_score_loss(labels, scores))
+    bins = np.minimum((scores * 10).astype(int), 9)
+    plain = sum(abs(scores[bins == b].sum() - labels[bins == b].sum()) for b in range(10)) / len(labels)
+    assert found["calibration_error"].value == pytest.approx(plain)
+    assert all(f.low <= f.value <= f.high for name, f in found.items() if name != "calibration_error")
+    assert all(len(d) == 50 for d in draws.values())
+
+
+def test_the_bootstrap_of_auroc_equals_a_loop_over_the_same_patients():
+    patient, labels, rng = sample()
+    scores = rng.random(len(labels)) + 0.3 * labels
+    bootstrap = PatientBootstrap(patient, draws=50)
+    _, draws = classify(bootstrap, labels, scores)
+    loop = [roc_auc_score(labels[i], scores[i]) for i in benchmark.resampled(bootstrap)]
+    assert draws["auroc"] == pytest.approx(loop, abs=1e-12)
+
+
+def test_one_class_is_reported_and_does_not_crash():
+    found, draws = classify(PatientBootstrap(np.arange(5)), np.zeros(5), np.linspace(0, 1, 5))
+    assert np.isnan(found["auroc"].value) and found["auroc"].as_dict()["low"] is None
+    assert found["brier"].value > 0 and np.isnan(p_value(draws["auroc"], draws["auroc"]))
+    assert isinstance(found["auprc"], Interval)
+
+
+def test_holm_is_that_of_the_textbook():
+    """Holm 1979: 0.01, 0.02, 0.03, 0.04 of four become 0.04, 0.06, 0.06, 0.06."""
+    found = holm({"a": 0.01, "d": 0.04, "c": 0.03, "b": 0.02, "none": np.nan})
+    assert [found[k] for k in "abcd"] == pytest.approx([0.04, 0.06, 0.06, 0.06]) and np.isnan(found["none"])
+
+
+def test_p_values_of_equal_models_and_of_unequal_ones():
+    patient, labels, rng = sample(patients=120)
+    scores = rng.random(len(labels))
+    bootstrap = PatientBootstrap(patient)
+    (_, random), (_, right) = (
+        classify(bootstrap, labels, scores),
+        classify(bootstrap, labels, scores + labels),
+    )
+    assert p_value(random["auroc"], random["auroc"]) == 1.0
+    assert p_value(right["auroc"], random["auroc"]) < 0.01
+
+
+def test_the_benchmark_says_its_ratio():
+    figures = benchmark.measure(labels=2000, patients=100, draws=20)
+    assert figures["ratio_vs_sklearn_loop"] > 1

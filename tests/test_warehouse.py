@@ -14,6 +14,7 @@ from dagster_dbt import DbtProject
 
 from orchestration import dbt, dictionary, feature_contracts, harmonise, hospitals, input_layer
 from orchestration.components.warehouse import Warehouse, fates_metadata
+from orchestration.tasks import definition
 
 PUBLISHED = {
     *(
@@ -27,10 +28,7 @@ PUBLISHED = {
         "features/admission_summary",
         "splits",
     ),
-    *(
-        f"labels/{t}"
-        for t in ("in_hospital_mortality", "readmission_30d", "length_of_stay", "diagnosis_groups")
-    ),
+    *(f"labels/{t}" for t in ("attrition", *definition.read(dbt.PROJECT))),
 }
 
 
