@@ -170,7 +170,7 @@ def test_a_rescue_touches_no_good_value_and_gives_a_plausible_one(rescue: dict[s
         assert as_declared[1] < plausible_low or as_declared[0] > plausible_high
 
 
-@pytest.mark.parametrize("concept", sorted(CONCEPTS))
+@pytest.mark.parametrize("concept", sorted(name for name, row in CONCEPTS.items() if row["loinc"]))
 def test_loinc_codes_carry_their_check_digit(concept: str) -> None:
     digits, check = CONCEPTS[concept]["loinc"].split("-")
     doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(digits))]
@@ -178,4 +178,4 @@ def test_loinc_codes_carry_their_check_digit(concept: str) -> None:
 
 
 def test_the_dictionary_is_large_enough() -> None:
-    assert len(CONCEPTS) >= 55
+    assert len(CONCEPTS) >= 120
