@@ -341,9 +341,7 @@ def _checked_source(
     return checked
 
 
-def _expression(
-    text: str, raw_table: str, lookups: tuple[str, ...], timezone: str, where: str
-) -> Expression:
+def _expression(text: str, raw_table: str, lookups: tuple[str, ...], timezone: str, where: str) -> Expression:
     try:
         return parse(str(text), raw_table, lookups, timezone)
     except ExpressionError as error:

@@ -76,7 +76,10 @@ WRONG_TABLES = {
     ),
     "absolute path": (changed("path: cases.csv", "path: /etc/cases.csv"), ["raw.cases.path", "relative"]),
     "outside": (changed("path: cases.csv", "path: ../cases.csv"), ["raw.cases.path", "relative"]),
-    "format": (changed("path: cases.csv", "path: cases.xlsx"), ["raw.cases.path", "csv, txt, tsv (each also as .gz), parquet"]),
+    "format": (
+        changed("path: cases.csv", "path: cases.xlsx"),
+        ["raw.cases.path", "csv, txt, tsv (each also as .gz), parquet"],
+    ),
     "ignore reason": (changed("cancelled:", "Was Cancelled:"), ["ignore.Was Cancelled", "lower case"]),
     "not YAML": ("raw: {a: [", ["line", "not valid YAML"]),
     "no patients": (changed("  patients:", "  notes:"), ["input.patients is missing"]),
@@ -227,7 +230,9 @@ WIDE = """
 
 def test_a_wide_table_is_one_source_a_column(tmp_path: Path) -> None:
     loaded = load(tmp_path, changed("\n  items:", WIDE), ITEMS + "cases,pulse,,heart_rate,map,,/min,test,\n")
-    wide = [source for source in loaded.sources if source.raw_table == "cases" and source.table == "measurements"]
+    wide = [
+        source for source in loaded.sources if source.raw_table == "cases" and source.table == "measurements"
+    ]
     assert [source.columns["code"].sql for source in wide] == ["'pulse'", "'temp'"]
     assert [source.position for source in wide] == [1, 2]
     assert {"pulse", "temp"} <= loaded.reads["cases"]
