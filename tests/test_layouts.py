@@ -202,7 +202,7 @@ def test_mimic_iii_is_icd_9_alone_and_a_person_over_89_is_91(published) -> None:
         assert year == born[patient] + (209 if born[patient] < 2000 else 0)
     visits = published("mimic_iii", "visits").join(patients, on="patient_id")
     ages = visits["event_at"].dt.year() - visits["birth_year"]
-    assert 17 <= ages.min() and ages.max() <= 100
+    assert ages.min() >= 17 and ages.max() <= 100
     assert published("mimic_iii", "visits")["died_in_visit"].sum() == 40
 
 
