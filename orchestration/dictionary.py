@@ -23,6 +23,8 @@ from orchestration.catalog import REPOSITORY
 
 SEEDS = REPOSITORY / "dbt_project" / "seeds"
 EQUIVALENT = re.compile(r"(?<![A-Za-z])([munpk]?)eq(?![A-Za-z])")  # UCUM's eq, with an SI prefix or none
+# Units that UCUM calls arbitrary: what they count has no dimension that would keep it apart from another count.
+ARBITRARY = re.compile(r"\[(?:IU|HPF|LPF)\]|\{EU\}")
 ANNOTATION = re.compile(r"\{[^{}]*\}")  # a UCUM annotation alone: a unit of dimension one with a name
 
 
@@ -75,6 +77,8 @@ def conversion(
         if "1" in (from_unit, to_unit):
             return 1.0, 0.0
         raise Inconvertible(f"{from_unit} is no {to_unit}")
+    if set(ARBITRARY.findall(from_unit)) != set(ARBITRARY.findall(to_unit)):
+        raise Inconvertible(f"{from_unit} counts another thing than {to_unit}")
     charges = 0.0
     for unit, sign in ((from_unit, -1), (to_unit, 1)):
         if EQUIVALENT.search(unit):

@@ -3,6 +3,10 @@
 An expression reads columns of its own raw row (and of looked-up rows) and nothing else: no subselect, no aggregate, no
 function that reads files or settings or gives another answer tomorrow. A plain cast becomes a try_cast, so that a text
 that does not fit is counted as unreadable instead of stopping the night.
+
+Names of columns may be written in any case. `after(start, offset)` is the time that lies an offset after a start, where an
+export has no clock time: `after(start, '26:07')` in hours and minutes, `after(start, 1567, 'minute')` in any of second,
+minute, hour, day. The offset is time that passed: it counts through a change to or from summer time.
 """
 
 from __future__ import annotations
@@ -38,6 +42,9 @@ _FORBIDDEN_FUNCTIONS = re.compile(
 )
 
 
+OFFSET_UNITS = ("second", "minute", "hour", "day")
+
+
 class ExpressionError(ValueError):
     """An expression is not SQL, or does what a mapping may not do; the message is one clause with its mend."""
 
@@ -54,10 +61,12 @@ class Expression:
     fails: str | None = None
 
 
-def parse(text: str, raw_table: str, lookups: tuple[str, ...] = ()) -> Expression:
+def parse(
+    text: str, raw_table: str, lookups: tuple[str, ...] = (), timezone: str = "as_written"
+) -> Expression:
     """Check one expression. A bare column belongs to `raw_table`; a look-up's column is written `lookup.column`.
 
-    Raises ExpressionError.
+    `timezone` is that of the hospital's clocks, for `after`. Raises ExpressionError.
     """
     try:
         parsed = sqlglot.parse(text, dialect="duckdb")
@@ -79,8 +88,8 @@ def parse(text: str, raw_table: str, lookups: tuple[str, ...] = ()) -> Expressio
                 f"reads {column.table}.{column.name}, but {column.table} is not joined; known: {', '.join(known)}"
             )
         column.set("table", exp.to_identifier(owner, quoted=True))
-        reads.add((owner, column.name))
-    tree = tree.transform(_mild)
+        reads.add((owner, column.name.lower()))
+    tree = tree.transform(_mild).transform(_relative, timezone)
     return Expression(tree.sql(dialect="duckdb"), frozenset(reads), _fails(tree))
 
 
@@ -134,6 +143,28 @@ def _fails(tree: exp.Expression) -> str | None:
             text = f"nullif(trim(cast(({argument}) as varchar)), '')"
             conditions.append(f"({text} is not null and {node.sql(dialect='duckdb')} is null)")
     return " or ".join(conditions) or None
+
+
+def _relative(node: exp.Expression, timezone: str) -> exp.Expression:
+    """`after(start, offset[, unit])` as DuckDB SQL, in the hospital's local time as all times of a mapping are."""
+    if not (isinstance(node, exp.Anonymous) and node.name.lower() == "after"):
+        return node
+    if len(node.expressions) not in (2, 3):
+        raise ExpressionError("calls after; write after(start, offset) or after(start, offset, 'minute')")
+    start, offset, *unit = (argument.sql(dialect="duckdb") for argument in node.expressions)
+    if unit and unit[0].strip("'").lower() not in OFFSET_UNITS:
+        raise ExpressionError(f"calls after with unit {unit[0]}; known: {', '.join(OFFSET_UNITS)}")
+    text = f"trim(cast({offset} as varchar))"
+    if unit:
+        text = f"{text} || ' ' || {unit[0]}"
+    else:  # a bare number is no clock time: DuckDB would take it for seconds
+        text = f"regexp_replace({text}, '^-?[0-9.]+$', 'no clock time')"
+    start = f"try_cast({start} as timestamp)"
+    moment = f"{start} + try_cast({text} as interval)"
+    if timezone != "as_written":
+        zone = literal(timezone)
+        moment = f"timezone({zone}, timezone({zone}, {start}) + try_cast({text} as interval))"
+    return sqlglot.parse_one(f"({moment})", dialect="duckdb")
 
 
 def _mild(node: exp.Expression) -> exp.Expression:

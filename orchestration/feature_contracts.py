@@ -1,7 +1,7 @@
 """Write the contracts of the wide feature tables from the dictionary: `python -m orchestration.feature_contracts`.
 
 `models/features/icu_hourly.yml` and `admission_summary.yml` list one group of columns a concept; the models iterate over
-these columns, so that a concept added to `seeds/concepts.csv` becomes a feature by running this once.
+these columns, so that a concept marked `wide` in `seeds/concepts.csv` becomes a feature by running this once.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def admission_summary(concepts: list[dict[str, str]]) -> str:
 
 def contracts(seeds: Path = SEEDS) -> dict[Path, str]:
     """The text of both contracts by file."""
-    concepts = read_csv(seeds / "concepts.csv")
+    concepts = [row for row in read_csv(seeds / "concepts.csv") if row["wide"]]
     return {
         FEATURES / "icu_hourly.yml": icu_hourly(concepts),
         FEATURES / "admission_summary.yml": admission_summary(concepts),

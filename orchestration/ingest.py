@@ -217,7 +217,7 @@ def _merge_items(connection, hospital: str, items: Iterable[Item]) -> None:
     """Add the decisions of items.csv to the hospital's own dictionary; an item that it lacks is added as a row."""
     rows = [(hospital, *(i.values[c] or None for c in _ITEM_COLUMNS), i.row_id) for i in items]
     table = pa.table(
-        [list(c) for c in zip(*rows, strict=True)] if rows else [[]] * 9,
+        [list(c) for c in zip(*rows, strict=True)] if rows else [[]] * (len(_ITEM_COLUMNS) + 2),
         names=["hospital", *_ITEM_COLUMNS, "row_id"],
     )
     decided = pa.table({n: table[n].cast(pa.string()) for n in table.column_names})

@@ -28,6 +28,7 @@ from orchestration.wording import LayoutError, near, relative
 
 SCHEMAS = catalog.REPOSITORY / "orchestration" / "schemas"
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
+SUFFIXES = r"(?:csv|txt|tsv)(?:\.gz)?|parquet"
 
 
 class _Strict(BaseModel):
@@ -40,11 +41,14 @@ class RawTable(_Strict):
     `delivery`: `full` (tonight's files are the whole table), `append` (new files add rows) or `upsert` (new files add
     rows, a later row replaces an earlier one with the same `key`, one for which `deleted` holds removes it). Files
     count as delivered in the order of their names, so a name carries its extract date.
+
+    `repeats: expected` says that many rows share a key and the first one stands for all: a patient told by each stay.
     """
 
     path: str | list[str]
     delivery: Literal["full", "append", "upsert"] = "full"
     key: list[str] = []
+    repeats: Literal["fault", "expected"] = "fault"
     deleted: str | None = None
     optional: bool = False
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -60,9 +64,13 @@ class RawTable(_Strict):
 
 
 class Source(_Strict):
-    """One raw table that feeds an input table: one raw row becomes at most one input row."""
+    """One raw table that feeds an input table: one raw row becomes at most one input row.
+
+    `each` lists columns of a wide table: there is one such source a column, in which `{each}` stands for its name.
+    """
 
     from_: str = Field(alias="from")
+    each: list[str] = []
     columns: dict[str, str]
     join: dict[str, str] = {}
     ignore: dict[str, str] = {}
@@ -122,7 +130,7 @@ class Layout:
             for table, column in expression.reads:
                 needed.setdefault(table, set()).add(column)
         for table in needed:
-            needed[table].update(self.tables.raw[table].key)
+            needed[table].update(column.lower() for column in self.tables.raw[table].key)
         return needed
 
     @property
@@ -239,7 +247,7 @@ def _checked(tables: Tables, origin: dict[str, str], items: list[Item]) -> Layou
             raise LayoutError(
                 f"{_origin(origin, 'input')}: input.{needed} is missing; every other row hangs on it"
             )
-    deleted = {}
+    deleted, zone = {}, tables.timezone
     for name, raw in tables.raw.items():
         where, file = f"raw.{name}", _origin(origin, f"raw.{name}")
         if not NAME.match(name):
@@ -248,6 +256,10 @@ def _checked(tables: Tables, origin: dict[str, str], items: list[Item]) -> Layou
             raise LayoutError(
                 f"{file}: {where}: delivery upsert needs key: [the columns that identify a row]"
             )
+        if raw.repeats == "expected" and (not raw.key or raw.delivery == "upsert"):
+            raise LayoutError(
+                f"{file}: {where}.repeats: needs key: [the columns that repeat] and another delivery than upsert"
+            )
         if raw.deleted and raw.delivery != "upsert":
             raise LayoutError(
                 f"{file}: {where}.deleted: only delivery upsert knows deletions; set it or remove deleted"
@@ -255,28 +267,47 @@ def _checked(tables: Tables, origin: dict[str, str], items: list[Item]) -> Layou
         for path in raw.paths:
             if path.startswith("/") or ".." in Path(path).parts or "://" in path:
                 raise LayoutError(f"{file}: {where}.path: write {path!r} relative to the hospital's location")
-            if not re.search(r"\.(csv|csv\.gz|parquet)$", path):
-                raise LayoutError(f"{file}: {where}.path: {path!r} is none of csv, csv.gz, parquet")
+            if not re.search(rf"\.({SUFFIXES})$", path):
+                raise LayoutError(
+                    f"{file}: {where}.path: {path!r} is none of csv, txt, tsv (each also as .gz), parquet"
+                )
         if raw.deleted:
-            deleted[name] = _expression(raw.deleted, name, (), f"{file}: {where}.deleted")
+            deleted[name] = _expression(raw.deleted, name, (), zone, f"{file}: {where}.deleted")
     sources = tuple(
-        _checked_source(tables, origin, table, position, source)
+        _checked_source(tables, origin, table, position, key, source)
         for table, listed in tables.input.items()
-        for position, source in enumerate(listed)
+        for position, (key, source) in enumerate(_one_by_one(table, listed))
     )
     opt_out = None
     if tables.opt_out:
         where = f"{_origin(origin, 'opt_out')}: opt_out"
         _known_raw(tables, tables.opt_out.from_, f"{where}.from")
-        opt_out = _expression(tables.opt_out.patient_id, tables.opt_out.from_, (), f"{where}.patient_id")
+        opt_out = _expression(
+            tables.opt_out.patient_id, tables.opt_out.from_, (), zone, f"{where}.patient_id"
+        )
     check_source_tables(
         {s.columns["source_table"].sql for s in sources if s.table in ("measurements", "items")}, items
     )
     return Layout(tuple(sorted(set(origin.values()))), tables, sources, tuple(items), deleted, opt_out)
 
 
-def _checked_source(tables: Tables, origin: dict, table: str, position: int, source: Source) -> CheckedSource:
-    key = f"input.{table}[{position}]"
+def _one_by_one(table: str, listed: list[Source]) -> Iterable[tuple[str, Source]]:
+    """Every source with its place in the YAML; one with `each` as many times as it lists columns."""
+    for number, source in enumerate(listed):
+        key = f"input.{table}[{number}]"
+        if not source.each:
+            yield key, source
+        for name in source.each:
+            filled = {
+                part: {k: v.replace("{each}", name) for k, v in getattr(source, part).items()}
+                for part in ("columns", "ignore")
+            }
+            yield f"{key}.{name}", source.model_copy(update=filled)
+
+
+def _checked_source(
+    tables: Tables, origin: dict, table: str, position: int, key: str, source: Source
+) -> CheckedSource:
     where = f"{_origin(origin, f'input.{table}')}: {key}"
     _known_raw(tables, source.from_, f"{where}.from")
     for name in source.join:
@@ -300,7 +331,7 @@ def _checked_source(tables: Tables, origin: dict, table: str, position: int, sou
     lookups = tuple(source.join)
     part = {
         name: {
-            k: _expression(v, source.from_, lookups, f"{where}.{name}.{k}")
+            k: _expression(v, source.from_, lookups, tables.timezone, f"{where}.{name}.{k}")
             for k, v in getattr(source, name).items()
         }
         for name in ("columns", "join", "ignore")
@@ -310,9 +341,9 @@ def _checked_source(tables: Tables, origin: dict, table: str, position: int, sou
     return checked
 
 
-def _expression(text: str, raw_table: str, lookups: tuple[str, ...], where: str) -> Expression:
+def _expression(text: str, raw_table: str, lookups: tuple[str, ...], timezone: str, where: str) -> Expression:
     try:
-        return parse(str(text), raw_table, lookups)
+        return parse(str(text), raw_table, lookups, timezone)
     except ExpressionError as error:
         raise LayoutError(f"{where}: {text!r} {error}") from None
 

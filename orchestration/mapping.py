@@ -1,6 +1,6 @@
 """From raw tables to input tables, as SQL: one raw row becomes one row of `mapped.<table>`, kept or rejected for a reason.
 
-The order of reasons: a repeated key, what the mapping ignores, a required value that is missing or unreadable, an end
+The order of reasons: a repeated key (a fault, or expected), what the mapping ignores, a required value that is missing or unreadable, an end
 before the start (of visits and stays), a patient who opted out or is unknown, a second row with the key of the table.
 """
 
@@ -152,7 +152,9 @@ def _select(layout: Layout, source: CheckedSource, place: Place) -> str:
 def _reasons(layout: Layout, source: CheckedSource) -> tuple[str, str]:
     """Two SQL expressions: the first reason to reject the row, and the columns at fault."""
     types = input_layer.tables()[source.table]
-    cases = [("__repeated", "duplicate_key", ", ".join(layout.tables.raw[source.raw_table].key))]
+    raw = layout.tables.raw[source.raw_table]
+    repeated = "repeats_another_row" if raw.repeats == "expected" else "duplicate_key"
+    cases = [("__repeated", repeated, ", ".join(raw.key))]
     cases += [(quoted(f"i_{n}"), name, "") for n, name in enumerate(source.ignore)]
     for column in input_layer.required(source.table):
         cases.append((_unreadable(column), "unreadable", column))

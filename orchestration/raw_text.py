@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.layout import RawTable
+from orchestration.layout import SUFFIXES, RawTable
 
 csv.field_size_limit(sys.maxsize)
 
@@ -32,7 +32,7 @@ class RawFile:
 
     @property
     def stem(self) -> str:
-        return re.sub(r"\.(csv|csv\.gz|parquet)$", "", self.path.rsplit("/", 1)[-1])
+        return re.sub(rf"\.({SUFFIXES})$", "", self.path.rsplit("/", 1)[-1])
 
     @property
     def is_parquet(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from orchestration import hospitals, layout
@@ -57,6 +58,10 @@ WRONG_TABLES = {
         changed("event_at: taken", "event_at: nonsense(taken)"),
         ["event_at", "DuckDB says", "nonsense"],
     ),
+    "a repeat without a key": (
+        changed("labs: {path: labs.csv.gz}", "labs: {path: labs.csv.gz, repeats: expected}"),
+        ["raw.labs.repeats", "key"],
+    ),
     "text as number": (
         changed("birth_year: born", "birth_year: born - 1"),
         ["birth_year", "DuckDB says", "cast it first"],
@@ -71,7 +76,10 @@ WRONG_TABLES = {
     ),
     "absolute path": (changed("path: cases.csv", "path: /etc/cases.csv"), ["raw.cases.path", "relative"]),
     "outside": (changed("path: cases.csv", "path: ../cases.csv"), ["raw.cases.path", "relative"]),
-    "format": (changed("path: cases.csv", "path: cases.xlsx"), ["raw.cases.path", "csv, csv.gz, parquet"]),
+    "format": (
+        changed("path: cases.csv", "path: cases.xlsx"),
+        ["raw.cases.path", "csv, txt, tsv (each also as .gz), parquet"],
+    ),
     "ignore reason": (changed("cancelled:", "Was Cancelled:"), ["ignore.Was Cancelled", "lower case"]),
     "not YAML": ("raw: {a: [", ["line", "not valid YAML"]),
     "no patients": (changed("  patients:", "  notes:"), ["input.patients is missing"]),
@@ -161,6 +169,73 @@ def test_a_cast_never_stops_the_night() -> None:
 
 
 SOURCE = "type: orchestration.components.HospitalSource\nattributes:\n  hospital: {name}\n  extends: mimic_iv\n  {where}\n"
+
+
+def moment(text: str, timezone: str = "as_written") -> object:
+    expression = parse(text, "t", timezone=timezone)
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        return connection.execute(f"select {expression.sql}, {expression.fails}").fetchall()[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("after('2012-01-01', '26:07')", "2012-01-02 02:07:00"),
+        ("after('2012-01-01 10:00:00', '-01:30')", "2012-01-01 08:30:00"),
+        ("after('2012-01-01 10:00:00', '0:07:30')", "2012-01-01 10:07:30"),
+        ("after('2012-01-01', 1567, 'minute')", "2012-01-02 02:07:00"),
+        ("after('2012-01-01', '-1.5', 'hour')", "2011-12-31 22:30:00"),
+        ("AFTER('2012-01-01', 5, 'day') + interval 1 hour", "2012-01-06 01:00:00"),
+    ],
+)
+def test_a_relative_time_lies_after_its_start(text: str, expected: str) -> None:
+    found, fails = moment(text)
+    assert (str(found), fails) == (expected, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["after('2012-01-01', '26:77')", "after('2012-01-01', '5')", "after('2012-01-01', 'x', 'day')"]
+)
+def test_an_offset_that_cannot_be_read_is_counted(text: str) -> None:
+    assert moment(text) == (None, True)
+
+
+def test_an_offset_counts_through_a_change_of_the_clocks() -> None:
+    """10 hours after 23:00 before the night in March on which New York's clocks skip an hour it is 10:00."""
+    found, _ = moment("after('2024-03-09 23:00:00', '10:00')", "America/New_York")
+    assert str(found) == "2024-03-10 10:00:00"
+
+
+@pytest.mark.parametrize("text", ["after(a)", "after(a, b, 'fortnight')", "after(a, b, c, d)"])
+def test_a_relative_time_is_written_in_one_of_two_ways(text: str) -> None:
+    with pytest.raises(ExpressionError, match="after"):
+        parse(text, "t")
+
+
+def test_columns_are_read_in_any_case(tmp_path: Path) -> None:
+    loaded = load(tmp_path, changed("visit_id: case_no, event_at: came", "visit_id: CASE_NO, event_at: Came"))
+    assert loaded.reads["cases"] == {"case_no", "pid", "came", "went", "died"}
+
+
+WIDE = """
+    - from: cases
+      each: [pulse, temp]
+      ignore: {not_measured: "{each} is null"}
+      columns:
+        {patient_id: pid, visit_id: case_no, event_at: came, source_table: "'cases'", code: "'{each}'",
+         value_text: "{each}"}
+  items:"""
+
+
+def test_a_wide_table_is_one_source_a_column(tmp_path: Path) -> None:
+    loaded = load(tmp_path, changed("\n  items:", WIDE), ITEMS + "cases,pulse,,heart_rate,map,,/min,test,\n")
+    wide = [
+        source for source in loaded.sources if source.raw_table == "cases" and source.table == "measurements"
+    ]
+    assert [source.columns["code"].sql for source in wide] == ["'pulse'", "'temp'"]
+    assert [source.position for source in wide] == [1, 2]
+    assert {"pulse", "temp"} <= loaded.reads["cases"]
 
 
 def folder_of(base: Path, name: str, where: str) -> Path:

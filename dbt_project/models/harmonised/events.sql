@@ -109,10 +109,11 @@ measured as (
             when 'blood_gas' then 'lab'
             when 'output' then 'output'
             when 'score' then 'score'
+            when 'drug_rate' then 'infusion'
             else 'vital'
         end as kind,
         concepts.loinc as code,
-        'LOINC' as code_system,
+        case when concepts.loinc is not null then 'LOINC' end as code_system,
         readings.concept,
         readings.value,
         concepts.unit,

@@ -1,18 +1,49 @@
 {{ config(tags=['whole_set']) }}
 
--- What nobody has decided yet, with the header of items.csv: fill in, and append it to the hospital's items.csv.
+-- The work queue, with the header of items.csv. An item that nobody has decided: fill in, and append it to the hospital's
+-- items.csv. A unit that nobody knows, with the item that carries it most: add its spelling to seeds/units.csv.
+with undecided as (
+    select
+        hospital,
+        source_table,
+        code,
+        max(label) as label,
+        mode(unit_raw order by unit_raw) as unit,
+        cast(null as varchar) as note,
+        count(*) as rows
+    from {{ ref('measurements') }}
+    where fate = 'unmapped'
+    group by hospital, source_table, code
+),
+
+unknown_units as (
+    select
+        hospital,
+        source_table,
+        code,
+        max(label) as label,
+        mode(unit_raw order by unit_raw) as unit,
+        'unit is not in seeds/units.csv: add its spelling there' as note,
+        count(*) as rows
+    from {{ ref('measurements') }}
+    where fate = 'quarantined' and fate_reason = 'unknown_unit'
+    group by hospital, source_table, code
+)
+
 select
     hospital,
     source_table,
     code,
-    max(label) as label,
+    label,
     cast(null as varchar) as concept,
     cast(null as varchar) as decision,
     cast(null as varchar) as reason,
-    mode(unit_raw order by unit_raw) as unit,
+    unit,
     cast(null as varchar) as mapped_by,
-    cast(null as varchar) as note,
-    count(*) as rows
-from {{ ref('measurements') }}
-where fate = 'unmapped'
-group by hospital, source_table, code
+    note,
+    rows
+from (
+    select * from undecided
+    union all
+    select * from unknown_units
+) as queue
