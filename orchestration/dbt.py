@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from orchestration.catalog import REPOSITORY
@@ -23,6 +24,14 @@ from orchestration.catalog import REPOSITORY
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
 DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
+PARSED_AS = (
+    "--profile",
+    "wardline",
+    "--target",
+    "scratch",
+    "--vars",
+    "{}",
+)  # all vars stand in dbt_project.yml
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
 KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
 LINE = re.compile(r"(?:\bLINE |\bline )(\d+)")
@@ -62,10 +71,20 @@ def project_hash(project: Path = PROJECT) -> str:
     return digest.hexdigest()
 
 
+def parse_key(project: Path = PROJECT) -> str:
+    """Names one parse: what is parsed (every file, profiles.yml and vars among them) and how (where, by which dbt)."""
+    how = [
+        str(project.resolve()),
+        *PARSED_AS,
+        *(f"{name}=={version(name)}" for name in ("dbt-core", "dbt-duckdb", "duckdb")),
+        hashlib.sha256(Path(__file__).read_bytes()).hexdigest(),
+    ]
+    return f"{project_hash(project)[:16]}-{hashlib.sha256(chr(31).join(how).encode()).hexdigest()[:16]}"
+
+
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
     """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed."""
-    parsed_by = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    folder = state / f"{project_hash(project)[:16]}-{parsed_by[:8]}"
+    folder = state / parse_key(project)
     if not (folder / "manifest.json").exists():
         state.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
@@ -111,7 +130,9 @@ def _dbt(
     from orchestration import quiet
 
     environment = (
-        os.environ
+        {
+            name: value for name, value in os.environ.items() if not name.startswith("DBT_")
+        }  # they change the parse
         | quiet.SETTINGS
         | {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
@@ -136,6 +157,7 @@ def _dbt(
         "-m",
         "orchestration.dbt",
         *command,
+        *PARSED_AS,
         *map(str, places),
         "--log-level-file",
         "none",
