@@ -84,7 +84,7 @@ def test_columns_are_documented_and_typed():
         assert node["description"], node["unique_id"]
         for column in node["columns"].values():
             assert column["description"] and column["data_type"], f"{node['unique_id']}.{column['name']}"
-        if node["resource_type"] == "model":
+        if node.get("language") == "sql" and node["resource_type"] == "model":
             assert node["contract"]["enforced"]
 
 
