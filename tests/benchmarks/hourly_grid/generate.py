@@ -11,7 +11,7 @@ from orchestration import catalog, dictionary, input_layer
 from tests.small_input import accept
 
 HERE = Path(__file__).parent
-HOURS, ROWS_PER_STAY, BUCKET_ROWS = 72, 2000, 10_000_000
+HOURS, ROWS_PER_STAY, BUCKET_ROWS = 72, 2000, 5_000_000
 LATER = ("fio2", "peep", "urine_output", "weight")  # so that every aggregate but mean, min and max occurs
 
 

@@ -15,7 +15,7 @@ def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
     """What the night does to one bucket after another, up to the named models."""
     accepted = catalog.load(root)
     inputs = sorted(harmonise.inputs_of(accepted, ["bench"]))
-    run = harmonise._Run(out, accepted, inputs, {}, "700MB", 1, dbt.PROJECT)
+    run = harmonise._Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
     files = {table: run._files(table) for table in input_layer.tables()}
     for bucket in sorted(files["measurements"]):
         database = run._database(str(bucket))
@@ -25,7 +25,7 @@ def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
             database,
             out,
             ["--select", *models.split(), "--exclude-resource-type", "test", "unit_test"],
-            memory="700MB",
+            memory="800MB",
             threads=1,
         )
         dbt.require_success(results)
