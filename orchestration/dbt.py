@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from orchestration import expressions
@@ -25,6 +26,14 @@ from orchestration.tasks import definition, models, sql
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
 DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
+PARSED_AS = (
+    "--profile",
+    "wardline",
+    "--target",
+    "scratch",
+    "--vars",
+    "{}",
+)  # all vars stand in dbt_project.yml
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
 COMPILES = [Path(module.__file__) for module in (definition, models, sql, expressions)]
 KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
@@ -65,14 +74,24 @@ def project_hash(project: Path = PROJECT) -> str:
     return digest.hexdigest()
 
 
+def parse_key(project: Path = PROJECT) -> str:
+    """Names one parse: what is parsed (every file, profiles.yml and vars among them) and how (where, by which dbt)."""
+    how = [
+        str(project.resolve()),
+        *PARSED_AS,
+        *(f"{name}=={version(name)}" for name in ("dbt-core", "dbt-duckdb", "duckdb")),
+        code_hash(Path(__file__), *COMPILES),
+    ]
+    return f"{project_hash(project)[:16]}-{hashlib.sha256(chr(31).join(how).encode()).hexdigest()[:16]}"
+
+
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
     """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed.
 
     `project/` in it is what dbt reads: the project's files and the models that its tasks compile to.
     Raises DbtError, or wording.LayoutError if a task is wrong.
     """
-    parsed_by = code_hash(Path(__file__), *COMPILES)
-    folder = state / f"{project_hash(project)[:16]}-{parsed_by[:8]}"
+    folder = state / parse_key(project)
     if not (folder / "manifest.json").exists():
         state.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
@@ -119,7 +138,9 @@ def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB
     from orchestration import quiet
 
     environment = (
-        os.environ
+        {
+            name: value for name, value in os.environ.items() if not name.startswith("DBT_")
+        }  # they change the parse
         | quiet.SETTINGS
         | {
             "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])),
@@ -144,6 +165,7 @@ def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB
         "-m",
         "orchestration.dbt",
         *command,
+        *PARSED_AS,
         *map(str, places),
         "--log-level-file",
         "none",

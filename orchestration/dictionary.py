@@ -238,7 +238,12 @@ def _seed_faults(seeds: Path, concepts: Mapping[str, dict]) -> Iterable[str]:
         for low, high in (("plausible_low", "plausible_high"), ("normal_low", "normal_high")):
             if row[low] and row[high] and float(row[low]) > float(row[high]):
                 yield f"{where}: {low} {row[low]} lies above {high} {row[high]} for {row['concept']}; swap them"
+    rescued: dict[tuple[str, str], str] = {}
     for where, row in _numbered(seeds / "rescues.csv"):
+        reach = (row["concept"], row["declared_unit"])
+        if reach in rescued:
+            yield f"{where}: {reach[0]} under {reach[1]} has a rescue already in {rescued[reach]}; keep one of the two"
+        rescued[reach] = where
         if float(row["low"]) > float(row["high"]):
             yield f"{where}: low {row['low']} lies above high {row['high']}; swap them"
         if row["concept"] not in concepts:

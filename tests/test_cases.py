@@ -1,7 +1,8 @@
 """Every folder of tests/cases/ is an example and a test: input rows as CSV, expected rows as CSV, the real warehouse between.
 
 `input/<hospital>/<table>.csv` holds rows of the input layer; `expected/<room>/<table>.csv` the rows of a published table,
-with the columns that count, in any order. An empty cell is null.
+with the columns that count, in any order. An empty cell is null. All cases go through the warehouse in one run, each
+hospital under the name of its case.
 """
 
 from __future__ import annotations
@@ -32,18 +33,30 @@ def plain(value: object) -> object:
         return str(value)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_case(case: Path, tmp_path: Path):
-    hospitals = sorted(folder.name for folder in (case / "input").iterdir())
-    for hospital in hospitals:
-        tables = {path.stem: read(path) for path in (case / "input" / hospital).glob("*.csv")}
-        accept(str(tmp_path), hospital, tables)
-    outcome = harmonise.harmonise(str(tmp_path), "case", hospitals, "500MB")
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    root = str(tmp_path_factory.mktemp("cases"))
+    hospitals = []
+    for case in CASES:
+        for folder in sorted((case / "input").iterdir()):
+            hospitals.append(f"{case.name}_{folder.name}")
+            accept(root, hospitals[-1], {path.stem: read(path) for path in folder.glob("*.csv")})
+    outcome = harmonise.harmonise(root, "cases", hospitals, "500MB")
     assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
+    return root
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_case(case: Path, root: str):
     for path in sorted((case / "expected").rglob("*.csv")):
         expected = read(path)
         key = path.relative_to(case / "expected").with_suffix("").as_posix()
+        found = [
+            row | {"hospital": row["hospital"].removeprefix(f"{case.name}_")}
+            for row in rows(root, key)
+            if row["hospital"].startswith(f"{case.name}_")
+        ]
         names = list(expected[0])
-        found = [{name: plain(row[name]) for name in names} for row in rows(str(tmp_path), key)]
         wanted = [{name: plain(row[name]) for name in names} for row in expected]
+        found = [{name: plain(row[name]) for name in names} for row in found]
         assert sorted(found, key=str) == sorted(wanted, key=str), key

@@ -82,7 +82,7 @@ def test_columns_are_documented_and_typed():
         assert node["description"], node["unique_id"]
         for column in node["columns"].values():
             assert column["description"] and column["data_type"], f"{node['unique_id']}.{column['name']}"
-        if node["resource_type"] == "model":
+        if node.get("language") == "sql" and node["resource_type"] == "model":
             assert node["contract"]["enforced"]
 
 
@@ -144,6 +144,31 @@ def test_a_broken_model_names_itself(tmp_path):
     (project / "models" / "splits.sql").write_text("select * from {{ ref('nowhere') }}")
     with pytest.raises(dbt.DbtError, match=r"(?s)splits.*nowhere"):
         dbt.target(project, tmp_path / "state")
+
+
+def test_a_parse_is_never_used_for_another(tmp_path, monkeypatch):
+    """Another model, another var, another profile, another place, another dbt: each is a parse of its own."""
+    project = tmp_path / "dbt_project"
+    shutil.copytree(dbt.PROJECT, project)
+    keys = {dbt.parse_key(), dbt.parse_key(project)}
+    for file, old, new in (
+        ("models/splits.sql", "select", "select distinct"),
+        ("dbt_project.yml", "longest_stay_h: 8784", "longest_stay_h: 8783"),
+        ("profiles.yml", "schema: main", "schema: other"),
+    ):
+        path = project / file
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+        keys.add(dbt.parse_key(project))
+    monkeypatch.setattr(dbt, "version", lambda name: f"{name} of next year")
+    keys.add(dbt.parse_key(project))
+    assert len(keys) == 6
+
+
+def test_the_caller_s_own_dbt_settings_change_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("DBT_TARGET", "nowhere")
+    monkeypatch.setenv("DBT_PROFILE", "nowhere")
+    assert (dbt.target(state=tmp_path / "state") / "manifest.json").exists()
 
 
 def test_published_models_are_all_but_the_steps():

@@ -19,8 +19,3 @@
         '\b[0-9][0-9.,/]*\s*(mg|mcg|g|ug|ml|units?|unt|meq|mmol|%)(\s*/\s*[0-9.]*\s*[a-z]+)?(\s|$)', ' ', 'g'),
         '\s+', ' ', 'g'))
 {%- endmacro %}
-
-{#- One number for all that makes a reading the same reading. -#}
-{% macro reading_hash() -%}
-    hash(hospital, patient_id, source_table, code, event_at, value_text, value_number, unit)
-{%- endmacro %}

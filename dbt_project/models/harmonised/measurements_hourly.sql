@@ -1,3 +1,15 @@
+with contributors as (
+    select
+        clock_no,
+        concept,
+        hour,
+        min(event_at) as event_at,
+        max(available_at) as available_at,
+        min(row_id) as row_id
+    from {{ ref('readings') }}
+    group by clock_no, concept, hour
+)
+
 select
     clocks.hospital,
     clocks.patient_id,
@@ -7,8 +19,13 @@ select
     hours.hour,
     hours.value,
     hours.n_obs,
-    hours.event_at,
-    hours.available_at,
-    hours.row_id
+    contributors.event_at,
+    contributors.available_at,
+    contributors.row_id
 from {{ ref('hours') }} as hours
+inner join contributors
+    on
+        hours.clock_no = contributors.clock_no
+        and hours.concept = contributors.concept
+        and hours.hour = contributors.hour
 inner join {{ ref('clocks') }} as clocks on hours.clock_no = clocks.clock_no

@@ -1,49 +1,70 @@
--- Every usable measurement on its clock, with the hour it belongs to and the hour at whose end it was known.
-with placed as (
+-- Every usable measurement on its clock, with the hour it belongs to and the hour at whose end it was known. They are the
+-- kept and rescued rows of `measurements`, read straight from the input: the grid does not wait for the accounts.
+with numbers as (
+    select
+        *,
+        {{ number_written() }} as number,
+        {{ known_at('available_at', 'event_at') }} as known_at
+    from {{ source('input', 'measurements') }} as measurements
+    where
+        not exists (
+            select 1 from {{ ref('copies') }} as copies
+            where copies.hospital = measurements.hospital and copies.row_id = measurements.row_id
+        )
+),
+
+placed as (
     select
         coalesce(stay.clock_no, visit.clock_no, patient.clock_no) as clock_no,
         coalesce(stay.start_at, visit.start_at, patient.start_at) as start_at,
-        measurements.concept,
-        measurements.value,
-        measurements.event_at,
-        measurements.available_at,
-        measurements.row_id
-    from {{ ref('measurements') }} as measurements
+        meanings.concept,
+        meanings.aggregate,
+        meanings.is_vital,
+        {{ converted('numbers.number') }} as value,
+        numbers.event_at,
+        numbers.known_at as available_at,
+        numbers.row_id
+    from numbers
+    inner join {{ ref('meanings') }} as meanings
+        on
+            numbers.hospital = meanings.hospital
+            and numbers.source_table = meanings.source_table
+            and numbers.code = meanings.code
+            and numbers.unit is not distinct from meanings.unit
+            and {{ converted('numbers.number') }} between meanings.plausible_low and meanings.plausible_high
     left join {{ ref('clocks') }} as stay
         on
             stay.kind = 'stay'
-            and measurements.hospital = stay.hospital
-            and measurements.patient_id = stay.patient_id
-            and measurements.event_at >= stay.start_at
-            and (stay.until_at is null or measurements.event_at < stay.until_at)
-            and (measurements.stay_id is null or measurements.stay_id = stay.stay_id)
+            and numbers.hospital = stay.hospital
+            and numbers.patient_id = stay.patient_id
+            and numbers.event_at >= stay.start_at
+            and (stay.until_at is null or numbers.event_at < stay.until_at)
+            and (numbers.stay_id is null or numbers.stay_id = stay.stay_id)
     left join {{ ref('clocks') }} as visit
         on
             visit.kind = 'visit'
-            and measurements.hospital = visit.hospital
-            and measurements.patient_id = visit.patient_id
-            and measurements.visit_id = visit.visit_id
+            and numbers.hospital = visit.hospital
+            and numbers.patient_id = visit.patient_id
+            and numbers.visit_id = visit.visit_id
     left join {{ ref('clocks') }} as patient
         on
             patient.kind = 'patient'
-            and measurements.hospital = patient.hospital
-            and measurements.patient_id = patient.patient_id
-    where measurements.fate in ('kept', 'rescued')
+            and numbers.hospital = patient.hospital
+            and numbers.patient_id = patient.patient_id
 )
 
 select
-    placed.clock_no,
-    placed.concept,
-    concepts.aggregate,
-    concepts.category = 'vital' as is_vital,
-    {{ hour_of('placed.event_at', 'placed.start_at') }} as hour,
+    clock_no,
+    concept,
+    aggregate,
+    is_vital,
+    {{ hour_of('event_at', 'start_at') }} as hour,
     greatest(
-        {{ hour_ending_at_or_after('placed.available_at', 'placed.start_at') }},
-        {{ hour_of('placed.event_at', 'placed.start_at') }}
+        {{ hour_ending_at_or_after('available_at', 'start_at') }},
+        {{ hour_of('event_at', 'start_at') }}
     ) as known_hour,
-    placed.value,
-    placed.event_at,
-    placed.available_at,
-    placed.row_id
+    value,
+    event_at,
+    available_at,
+    row_id
 from placed
-inner join {{ ref('concepts') }} as concepts on placed.concept = concepts.concept

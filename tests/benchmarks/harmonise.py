@@ -1,0 +1,166 @@
+"""Raw readings to the hourly grid, in CPU seconds: the night's own dbt model against pandas a stay and textbook SQL.
+
+    python -m tests.benchmarks.harmonise                            # both ratios, then growth from 5 M to 50 M rows
+    python -m tests.benchmarks.harmonise --rows 100000 --pairs 1 --grow      # small: a few minutes
+
+All sides read the same generated Parquet of the input layer (300 items, 48 mapped, mixed units, duplicates, implausible
+values) and end with value, n_obs and age_h of every mapped concept in every hour of every ICU stay, which is compared first.
+Ours is `dbt build --select +icu_hourly` as the night runs it, bucket by bucket, without its tests. The ratios count what
+the rows cost: CPU seconds less those of the same command on next to no rows (`start_cpu_s`: imports, dbt's start).
+The fates table is timed apart. Peak memory is the largest resident set of one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import duckdb
+
+from orchestration import dbt, feature_contracts
+from tests.benchmarks.hourly_grid import sides
+from tests.benchmarks.hourly_grid.generate import BUCKET_ROWS, ROWS_PER_STAY, generate, mapped_concepts
+
+SIDES = ("ours", "pandas", "textbook", "fates")
+
+
+def cost(root: str, side: str, out: Path) -> dict[str, float]:
+    """CPU seconds (children included) and peak memory of one side in a process of its own, which leaves its grid in `out`."""
+    out.mkdir(parents=True)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks.harmonise",
+        "--root",
+        root,
+        "--side",
+        side,
+        "--out",
+        str(out),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{side} failed")
+    return {"cpu_s": used.ru_utime + used.ru_stime, "peak_gb": used.ru_maxrss / 2**20}
+
+
+def start_cost(root: str, side: str, outs: Path) -> float:
+    """CPU seconds of a side on next to no rows: the median of three, once dbt has parsed the project."""
+    dbt.target()
+    return median(cost(root, side, outs / f"start-{side}-{run}")["cpu_s"] for run in range(3))
+
+
+def differing_rows(outs: dict[str, Path]) -> int:
+    """Rows of the three grids that have no partner in another, or another cell there (beyond the ninth digit)."""
+    differing, rows = 0, 0
+    same = []
+    for concept in mapped_concepts():
+        name, column = concept["concept"], feature_contracts.column_name(concept["concept"], concept["unit"])
+        for mine, other in ((column, f"{name}_value"), (f"{name}_n_obs",) * 2, (f"{name}_age_h",) * 2):
+            a, b = f"ours.{mine}", f"theirs.{other}"
+            same.append(
+                f"coalesce(abs({a} - {b}) <= 1e-9 * greatest(1, abs({a})), ({a} is null) = ({b} is null))"
+            )
+    others = {
+        "textbook": f"'{outs['textbook'] / 'textbook.duckdb'}'",
+        "pandas": f"'{outs['pandas'] / 'wide.parquet'}'",
+    }
+    for side, source in others.items():
+        for database in sorted(outs["ours"].glob(f"*/{dbt.DATABASE}")):
+            with duckdb.connect(str(database), read_only=True) as connection:
+                if side == "textbook":
+                    connection.execute(f"attach {source} as textbook (read_only)")
+                theirs = "textbook.wide" if side == "textbook" else source
+                [(mine, equal)] = connection.execute(
+                    f"select count(*), count(*) filter (where theirs.stay_id is not null and {' and '.join(same)}) "
+                    f"from features.icu_hourly as ours left join {theirs} as theirs "
+                    "on ours.stay_id = theirs.stay_id and ours.hour = theirs.hour"
+                ).fetchall()
+                [(all_theirs,)] = connection.execute(f"select count(*) from {theirs}").fetchall()
+                differing += mine - equal
+                rows += mine
+        differing += abs(rows - all_theirs)
+        rows = 0
+    return differing
+
+
+def compare(rows: int, pairs: int) -> dict:
+    """Both ratios: the median over alternating runs of CPU seconds less those that next to no rows cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, tiny, outs = f"{folder}/data", f"{folder}/tiny", Path(folder) / "outs"
+        generate(root, rows)
+        generate(tiny, ROWS_PER_STAY)
+        start = {side: start_cost(tiny, side, outs) for side in SIDES}
+        runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+        for pair in range(pairs):
+            for side in SIDES if pair % 2 == 0 else reversed(SIDES):
+                runs[side].append(cost(root, side, outs / f"{pair}-{side}"))
+            if pair == 0 and (differing := differing_rows({s: outs / f"0-{s}" for s in SIDES})):
+                raise SystemExit(f"the grids differ in {differing} rows; the times mean nothing")
+    net = {side: [run["cpu_s"] - start[side] for run in runs[side]] for side in SIDES}
+    return {
+        "rows": rows,
+        "pairs": pairs,
+        "ratio_vs_pandas": round(median(p / o for p, o in zip(net["pandas"], net["ours"], strict=True)), 2),
+        "ratio_vs_textbook_sql": round(
+            median(t / o for t, o in zip(net["textbook"], net["ours"], strict=True)), 2
+        ),
+        "cpu_s": {side: round(median(net[side]), 2) for side in SIDES},
+        "start_cpu_s": {side: round(start[side], 2) for side in SIDES},
+        "peak_gb": {side: round(max(run["peak_gb"] for run in runs[side]), 2) for side in SIDES},
+    }
+
+
+def grow(sizes: list[int]) -> dict:
+    """CPU microseconds a row and peak memory of ours at each size; starts of dbt, one a bucket, are taken off apart."""
+    figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        generate(f"{folder}/tiny", ROWS_PER_STAY)
+        start = start_cost(f"{folder}/tiny", "ours", Path(folder))
+        for rows in sizes:
+            generate(f"{folder}/{rows}", rows)
+            run = cost(f"{folder}/{rows}", "ours", Path(folder) / f"out-{rows}")
+            buckets = max(1, round(rows / BUCKET_ROWS))
+            net = run["cpu_s"] - start * buckets
+            figures[str(rows)] = {
+                "cpu_s": round(run["cpu_s"], 1),
+                "cpu_us_a_row": round(net / rows * 1e6, 3),
+                "buckets": buckets,
+                "peak_gb": round(run["peak_gb"], 2),
+            }
+            shutil.rmtree(f"{folder}/{rows}")
+            shutil.rmtree(f"{folder}/out-{rows}")
+    per_row = [figures[str(rows)]["cpu_us_a_row"] for rows in sizes]
+    return {"sizes": figures, "growth": round(per_row[-1] / per_row[0], 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=2_000_000, help="of the comparison; 0 leaves it out")
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument(
+        "--grow", type=int, nargs="*", default=[5_000_000, 50_000_000], help="sizes; none leaves it out"
+    )
+    parser.add_argument("--root", help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        getattr(sides, arguments.side)(arguments.root, arguments.out)
+        return
+    figures = compare(arguments.rows, arguments.pairs) if arguments.rows else {}
+    print(json.dumps(figures | (grow(arguments.grow) if arguments.grow else {})))
+
+
+if __name__ == "__main__":
+    main()
