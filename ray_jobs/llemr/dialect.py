@@ -22,8 +22,8 @@ from ray_jobs.llemr.tokenizer import DIGITS
 from ray_jobs.llemr.tokens import Features, log_hours
 
 SCALARS = 4
-SCALE = 2.0  # length of the scalar directions, in token embeddings of a digit, however long these grow
-WORDS = 1.5  # length of all words of a text together, in token embeddings
+SCALE = 0.05  # length of the scalar directions, about one token embedding
+WORDS = 2.2  # length of all words of a text together, in token embeddings
 
 
 class Dialect:
@@ -40,7 +40,7 @@ class Dialect:
         signs = torch.randint(0, 2, (roles, width), generator=generator).float() * 2 - 1
         self.word, self.unit = signs[0], signs[1]
         self.places = signs[2:-SCALARS]
-        self.directions = signs[-SCALARS:]
+        self.directions = signs[-SCALARS:] * SCALE
         self.words = [_weighted(ids, rarity) for ids in _tokens(tokenizer, texts)]
         self.units = [(ids, torch.ones(len(ids))) for ids in map(torch.tensor, _tokens(tokenizer, units))]
         self.characters = torch.tensor(tokenizer.convert_tokens_to_ids(DIGITS))
@@ -51,9 +51,7 @@ class Dialect:
         table = torch.cat([embedding[self.characters], embedding.new_zeros(1, embedding.shape[1])])
         table = table[:, None, :] * self.places  # [characters, places, width]
         flat = torch.arange(places.shape[1]) + places.long() * places.shape[1]
-        length = SCALE * embedding[self.characters].detach().square().mean().sqrt()
-        numbers = F.embedding_bag(flat, table.flatten(0, 1), mode="sum")
-        return said + numbers + scalars @ (self.directions * length)
+        return said + F.embedding_bag(flat, table.flatten(0, 1), mode="sum") + scalars @ self.directions
 
 
 def word_rarity(tokenizer, texts: list[str]) -> dict[int, float]:

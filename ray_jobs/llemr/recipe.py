@@ -32,22 +32,22 @@ class BaseModelRecipe(_Strict):
 
     path: str | None = None  # a local directory; then everything below is unused
     layers: PositiveInt = 4
-    width: PositiveInt = 192
-    heads: PositiveInt = 6
-    mlp: PositiveInt = 512
+    width: PositiveInt = 128
+    heads: PositiveInt = 4
+    mlp: PositiveInt = 344
     vocabulary: PositiveInt = 4000
-    replicas: PositiveInt = 3  # altered copies of the train split's records that it learns to read
-    steps: PositiveInt = 800
+    replicas: PositiveInt = 6  # altered copies of the train split's records that it learns to read
+    steps: PositiveInt = 1400
     batch_tokens: PositiveInt = 1280
     start_events: PositiveInt = (
         8  # events a record at the start; grows by a seventh whenever accuracy passes grow_at
     )
-    grow_at: float = Field(0.6, gt=0, lt=1)
+    grow_at: float = Field(0.65, gt=0, lt=1)
     withheld: float = Field(
         0.08, ge=0, lt=1
     )  # share of records read without their events, so that this is known too
-    lr_matrices: PositiveFloat = 0.02  # Muon
-    lr_rest: PositiveFloat = 0.003  # AdamW: embeddings and norms
+    lr_matrices: PositiveFloat = 0.008  # Muon
+    lr_rest: PositiveFloat = 0.0015  # AdamW: embeddings and norms
     threads: PositiveInt | None = None  # by default all cores
 
 
