@@ -57,8 +57,10 @@ def _plausible(concept: dict[str, str]):
 
     def share(values: tuple[float, ...]) -> float:
         """Half for lying within the bounds, half for a range that meets the reference range."""
+        if not values:
+            return 0.0
         inside = sum(low <= value <= high for value in values) / len(values)
-        return 0.5 * inside + 0.5 * (values[0] <= usual[1] and values[-1] >= usual[0]) if values else 0.0
+        return 0.5 * inside + 0.5 * (values[0] <= usual[1] and values[-1] >= usual[0])
 
     return share
 

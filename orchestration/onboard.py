@@ -61,11 +61,12 @@ def onboard(hospital: str, location: str, base: Path | None = None) -> str:
         tables = [_profiled(connection, name, path, local) for name, path, local in _files(location, scratch)]
         measured = [table for table in tables if table.is_measured]
         seen = [item for table in measured for item in profiling.items(connection, table, tables)]
+    guessed = [(item, _guesses(item)) for item in seen]
     folder.mkdir(parents=True)
     (folder / "defs.yaml").write_text(DEFS.format(hospital=hospital, variable=f"{hospital.upper()}_LOCATION"))
     (folder / "tables.yaml").write_text(DRAFT + yaml.safe_dump(_draft(tables), sort_keys=False, width=110))
-    _write(folder / "items.csv", ITEMS_HEADER, map(_item, seen))
-    _write(folder / "profile.csv", PROFILE_HEADER, map(_profile_row, seen))
+    _write(folder / "items.csv", ITEMS_HEADER, (_item(*one) for one in guessed))
+    _write(folder / "profile.csv", PROFILE_HEADER, (_profile_row(*one) for one in guessed))
     listed = "\n".join(f"  {t.path}: {t.rows} rows, {_roles(t)}" for t in tables)
     return f"{relative(folder)}: {len(tables)} tables, {len(seen)} items to decide\n{listed}"
 
@@ -134,14 +135,16 @@ def _draft(tables: list[Table]) -> dict:
         for t in tables
     }
     sources: dict[str, list[dict]] = {"patients": [], "visits": [], "measurements": []}
+    once_each = [t for t in tables if t.one("patient") in t.keys]
+    person = max(
+        once_each, key=lambda t: len({"sex", "birth"} & set(t.roles)) - ("visit" in t.roles), default=None
+    )
+    if person:
+        birth = person.one("birth") and f"left({person.one('birth')}, 4)"
+        columns = {"patient_id": person.one("patient"), "sex": person.one("sex"), "birth_year": birth}
+        sources["patients"].append({"from": person.name, "columns": {k: v for k, v in columns.items() if v}})
     for table in tables:
         patient, visit, time = table.one("patient"), table.one("visit"), table.one("time")
-        if patient in table.keys and not sources["patients"]:
-            birth, sex = table.one("birth"), table.one("sex")
-            columns = {"patient_id": patient, "sex": sex, "birth_year": birth and f"left({birth}, 4)"}
-            sources["patients"].append(
-                {"from": table.name, "columns": {k: v for k, v in columns.items() if v}}
-            )
         if patient and time and visit in table.keys and not sources["visits"]:
             columns = {"patient_id": patient, "visit_id": visit, "event_at": _time(table, time)}
             if len(table.roles["time"]) > 1:
@@ -164,7 +167,7 @@ def _time(table: Table, column: str) -> str:
     return f"try_strptime({column}, '{form}')" if form else column
 
 
-def _item(item: Seen) -> list[str]:
+def _item(item: Seen, guesses: str) -> list[str]:
     unit = item.units[0] if item.units and guessing.is_known(item.units[0]) else ""
     return [
         item.source_table,
@@ -175,11 +178,11 @@ def _item(item: Seen) -> list[str]:
         "",
         unit,
         "",
-        f"guess: {_guesses(item)}" if _guesses(item) else "",
+        f"guess: {guesses}" if guesses else "",
     ]
 
 
-def _profile_row(item: Seen) -> list[object]:
+def _profile_row(item: Seen, guesses: str) -> list[object]:
     quantiles = [f"{value:g}" for value in item.quantiles] if item.quantiles else [""] * 3
     units = "; ".join(item.units) if item.patients else ""
     return [

@@ -117,7 +117,9 @@ def _assign(connection: duckdb.DuckDBPyConnection, table: Table, column: str) ->
     shares = {name: count / present if present else 0.0 for name, count in zip(SHARES, found, strict=True)}
     named = next((role for role, pattern in NAMES.items() if re.match(pattern, column.lower())), None)
     form = next((fmt for fmt in TIME_FORMATS if shares[fmt] > 0.9), None)
-    if shares["time"] > 0.9 or shares["offset"] > 0.9 or (form and not named):
+    if named == "birth":
+        role = named
+    elif shares["time"] > 0.9 or shares["offset"] > 0.9 or (form and not named):
         role = "time"
         table.times[column] = "" if shares["time"] > 0.9 else "offset" if shares["offset"] > 0.9 else form
     elif named == "number" and shares["number"] < 0.3:

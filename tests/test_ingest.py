@@ -420,3 +420,19 @@ def test_whatever_the_cells_hold_rows_in_and_rejected_add_up(
     assert outcome.status == "published", outcome.reason
     counted = next(line for line in table(export, "accounting").to_dicts() if line["file"] == "labs.csv.gz")
     assert counted["rows_in"] + counted["rows_rejected"] == len(records) + 1
+
+
+def test_a_hospital_without_any_decision_is_taken_in(tmp_path: Path, no_suites) -> None:
+    header = "source_table,code,label,concept,decision,reason,unit,mapped_by,note\n"
+    export = Export(tmp_path, items=header)
+    assert run(export).status == "published"
+    assert table(export, "items")["decision"].null_count() == table(export, "items").height
+
+
+def test_rows_that_repeat_on_purpose_are_counted_and_no_damage(tmp_path: Path, no_suites) -> None:
+    tables = TABLES.replace("people.csv, key: [pid]", "people.csv, key: [pid], repeats: expected")
+    export = Export(tmp_path, tables=tables, max_rejected=0.0)
+    export.files["people.csv"] += ["p1,w,1950", "p1,w,1950", "p2,m,1960"]
+    outcome = run(export)
+    assert (outcome.status, outcome.rejected) == ("published", {"repeats_another_row": 3}), outcome.reason
+    assert len(table(export, "patients")) == 3

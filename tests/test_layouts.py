@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from orchestration import catalog, dictionary, hospitals
+from orchestration import catalog, dictionary, harmonise, hospitals
 
 REPOSITORY = Path(__file__).parent.parent
 DATA = REPOSITORY.parent / "shared" / "data"
@@ -266,3 +266,17 @@ def test_synthea_speaks_in_standard_codes(published) -> None:
     assert set(published("synthea_csv", "medications")["code_system"]) == {"RxNorm", "CVX"}
     codes = published("synthea_csv", "measurements").group_by("code_system").len()
     assert dict(codes.rows()) == {"LOINC": 915, "Synthea": 75}
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("hospital", LOCATIONS)
+def test_rows_in_are_the_sum_of_their_fates(published, data_root: str, hospital: str) -> None:
+    rows = published(hospital, "measurements").group_by("source_table").len().rows()
+    outcome = harmonise.harmonise(data_root, f"layouts-{hospital}", [hospital])
+    assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
+    fates = pl.read_parquet(catalog.load(data_root).files("harmonised/fates"))
+    assert dict(fates.group_by("source_table").agg(pl.col("rows").sum()).rows()) == dict(rows)
+    assert fates.filter((pl.col("fate") == "quarantined") & pl.col("fate_reason").is_null()).height == 0
+    if hospital == "physionet_2012":
+        labels = pl.read_parquet(catalog.load(data_root).files("labels/in_hospital_mortality"))
+        assert (labels.height, labels["label"].sum()) == (4_000, 554)

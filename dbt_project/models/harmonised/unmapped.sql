@@ -1,7 +1,7 @@
 {{ config(tags=['whole_set']) }}
 
--- The work queue, with the header of items.csv. An item that nobody has decided: fill in, and append it to the hospital's
--- items.csv. A unit that nobody knows, with the item that carries it most: add its spelling to seeds/units.csv.
+-- The work queue, with the header of items.csv. An item that nobody has decided: fill in, and append it to the
+-- hospital's items.csv. A decided item with a unit that nobody knows: add the unit's spelling to seeds/units.csv.
 with undecided as (
     select
         hospital,
