@@ -18,13 +18,14 @@ from orchestration.components.warehouse import Warehouse, fates_metadata
 PUBLISHED = {
     *(
         f"harmonised/{t}"
-        for t in ("measurements", "measurements_hourly", "diagnoses", "medications", "events")
+        for t in ("measurements", "measurements_hourly", "diagnoses", "procedures", "medications", "events")
     ),
     *(
         "harmonised/fates",
         "harmonised/unmapped",
         "features/icu_hourly",
         "features/admission_summary",
+        "features/comorbidities",
         "splits",
     ),
     *(
@@ -32,6 +33,8 @@ PUBLISHED = {
         for t in ("in_hospital_mortality", "readmission_30d", "length_of_stay", "diagnosis_groups")
     ),
 }
+
+SEEDS = ("concepts", "units", "rescues", "comorbidity_groups", "comorbidity_codes")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +47,7 @@ def warehouse() -> dg.AssetsDefinition:
 def test_assets_are_the_published_tables_and_the_seeds(warehouse):
     keys = {key.to_user_string() for key in warehouse.keys}
     assert {key for key in keys if not key.startswith("dictionary/")} == PUBLISHED
-    assert {key for key in keys if key.startswith("dictionary/")} == {
-        f"dictionary/{seed}" for seed in ("concepts", "units", "rescues")
-    }
+    assert {key for key in keys if key.startswith("dictionary/")} == {f"dictionary/{seed}" for seed in SEEDS}
     for spec in warehouse.specs:
         assert spec.description and spec.group_name == spec.key.path[0] and spec.kinds
 
@@ -117,7 +118,7 @@ def test_a_fresh_clone_builds_its_definitions(house):
     )
     ran = house.run(sys.executable, "-c", code)
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout.split()[-1]) == len(PUBLISHED) + 3
+    assert int(ran.stdout.split()[-1]) == len(PUBLISHED) + len(SEEDS)
     left = subprocess.run(
         ["find", str(house.folder / "dbt_project"), "-name", "*.duckdb"], capture_output=True, text=True
     )
