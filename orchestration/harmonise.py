@@ -31,6 +31,7 @@ ORDER = [
     "stay_id",
     "visit_id",
     "hour",
+    "day",
     "as_of",
     "concept",
     "kind",

@@ -22,6 +22,7 @@ PUBLISHED = {
     ),
     *(
         "harmonised/fates",
+        "harmonised/fates_daily",
         "harmonised/unmapped",
         "features/icu_hourly",
         "features/admission_summary",
