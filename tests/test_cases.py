@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import harmonise
+from orchestration import gem, harmonise
 from tests.small_input import accept, rows
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "cases").glob("*/input"))
@@ -41,7 +41,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
         for folder in sorted((case / "input").iterdir()):
             hospitals.append(f"{case.name}_{folder.name}")
             accept(root, hospitals[-1], {path.stem: read(path) for path in folder.glob("*.csv")})
-    outcome = harmonise.harmonise(root, "cases", hospitals, "500MB")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(gem.LOCATION, raising=False)
+        outcome = harmonise.harmonise(root, "cases", hospitals, "500MB")
     assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
     return root
 

@@ -19,17 +19,21 @@ from orchestration.tasks import definition
 PUBLISHED = {
     *(
         f"harmonised/{t}"
-        for t in ("measurements", "measurements_hourly", "diagnoses", "medications", "events")
+        for t in ("measurements", "measurements_hourly", "diagnoses", "procedures", "medications", "events")
     ),
     *(
         "harmonised/fates",
+        "harmonised/fates_daily",
         "harmonised/unmapped",
         "features/icu_hourly",
         "features/admission_summary",
+        "features/comorbidities",
         "splits",
     ),
     *(f"labels/{t}" for t in ("attrition", *definition.read(dbt.PROJECT))),
 }
+
+SEEDS = ("concepts", "units", "rescues", "comorbidity_groups", "comorbidity_codes")
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +46,7 @@ def warehouse() -> dg.AssetsDefinition:
 def test_assets_are_the_published_tables_and_the_seeds(warehouse):
     keys = {key.to_user_string() for key in warehouse.keys}
     assert {key for key in keys if not key.startswith("dictionary/")} == PUBLISHED
-    assert {key for key in keys if key.startswith("dictionary/")} == {
-        f"dictionary/{seed}" for seed in ("concepts", "units", "rescues")
-    }
+    assert {key for key in keys if key.startswith("dictionary/")} == {f"dictionary/{seed}" for seed in SEEDS}
     for spec in warehouse.specs:
         assert spec.description and spec.group_name == spec.key.path[0] and spec.kinds
 
@@ -115,7 +117,7 @@ def test_a_fresh_clone_builds_its_definitions(house):
     )
     ran = house.run(sys.executable, "-c", code)
     assert ran.returncode == 0, ran.stderr
-    assert int(ran.stdout.split()[-1]) == len(PUBLISHED) + 3
+    assert int(ran.stdout.split()[-1]) == len(PUBLISHED) + len(SEEDS)
     left = subprocess.run(
         ["find", str(house.folder / "dbt_project"), "-name", "*.duckdb"], capture_output=True, text=True
     )

@@ -33,6 +33,10 @@ mapped as (
         end as mapping,
         coalesce(gem.mapping_rank, 1) as mapping_rank,
         coalesce(gem.weight, 1) as weight,
+        gem.approximate,
+        gem.combination,
+        gem.scenario,
+        gem.choice_list,
         gem.gem_edition
     from written
     left join {{ source('dictionary', 'icd9_gem') }} as gem
@@ -51,7 +55,12 @@ select
     mapped.mapping,
     cast(mapped.mapping_rank as integer) as mapping_rank,
     cast(mapped.weight as double) as weight,
+    mapped.approximate,
+    mapped.combination,
+    mapped.scenario,
+    mapped.choice_list,
     mapped.gem_edition,
+    left(case when mapped.mapping <> 'malformed' then mapped.target end, 3) as category,
     icd10.ccsr,
     icd10.title,
     coalesce(icd9.title, icd10.title) as title_raw,
