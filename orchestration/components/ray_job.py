@@ -10,9 +10,11 @@ import dagster as dg
 import yaml
 from pydantic import Field
 
-from orchestration import catalog, gate, launch
+from orchestration import catalog, dbt, gate, launch
+from orchestration.tasks import definition
 from ray_jobs.config import GATE_CHECK, JobConfig, JobError, code_of
 
+EVERY_TASK = "labels/*"
 STAGES = ("base_model", "stage1", "stage2")
 
 
@@ -42,7 +44,8 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
     assets: dict[str, str] = Field(default={}, description="Several assets: key to description.")
     description: str = ""
     deps: list[str] = Field(
-        default=[], description="Assets that the job reads; their accepted versions are its inputs."
+        default=[],
+        description="Assets that the job reads; their accepted versions are its inputs. labels/* is every task's.",
     )
     standing: list[str] = Field(
         default=[],
@@ -67,6 +70,12 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
     @property
     def keys(self) -> dict[str, str]:
         return {self.asset: self.description} if self.asset else self.assets
+
+    @property
+    def reads(self) -> list[str]:
+        """`deps`, with every task in place of labels/*."""
+        tasks = [f"labels/{task}" for task in definition.read(dbt.PROJECT)] if EVERY_TASK in self.deps else []
+        return [*(dep for dep in self.deps if dep != EVERY_TASK), *tasks]
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         self.validate_here(f"{context.path}/defs.yaml")
@@ -126,7 +135,7 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
 
     def plan(self, accepted: catalog.Catalog, run_id: str) -> JobConfig:
         """The job's configuration with its fingerprint. Raises NotPublished if an input has no accepted version."""
-        inputs = {key: accepted.version(key) for key in self.deps}
+        inputs = {key: accepted.version(key) for key in self.reads}
         inputs |= {key: version for key in self.standing if (version := _standing(accepted, key, inputs))}
         params = dict(self.params)
         for file in self._recipe_file():
@@ -201,7 +210,7 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
             yield _check_result(said.get((check.asset, check.name), passed))
 
     def _spec(self, key: str, description: str) -> dg.AssetSpec:
-        deps = [dg.AssetKey(d.split("/")) for d in self.deps]
+        deps = [dg.AssetKey(d.split("/")) for d in self.reads]
         return dg.AssetSpec(
             dg.AssetKey(key.split("/")),
             deps=deps,

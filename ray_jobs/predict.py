@@ -1,0 +1,211 @@
+"""Job: honest baselines for every task of the warehouse, on the splits and with the statistics that every model shares.
+
+Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and
+predictions.parquet in MEDS-evaluation's schema with the columns task, features and model beside it. Rich counts stand
+against plain counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
+labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from orchestration import catalog
+from orchestration.meds.export import SUBJECT_ID
+from ray_jobs.config import JobError
+from ray_jobs.prediction import baselines, counts
+from ray_jobs.runtime import Job, Markdown, main
+from ray_jobs.statistics import PatientBootstrap, classify, holm, p_value
+
+KEYS = ["hospital", "patient_id", "prediction_at"]
+FEWEST = 30  # held-out labels below which a figure is marked
+
+
+def run(job: Job) -> None:
+    """Raises JobError if no task has a label."""
+    started, key = time.monotonic(), job.config.outputs[0]
+    labels = {name: frame for task in tasks_of(job) for name, frame in parts(task, job) if frame.height}
+    if not labels:
+        raise JobError("no task has a label; materialise labels/* with at least one hospital")
+    rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
+    events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
+    results: dict[str, dict] = {}
+    predictions = []
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
+        made = counts.Counts(connection, counts.relation(events), rows)
+        for kind in counts.KINDS:
+            matrix = made.matrix(made.fit(kind))
+            job.log.info(
+                "%s counts: %d rows, %d columns, %.0f s", kind, *matrix.shape, time.monotonic() - started
+            )
+            for name, frame in labels.items():
+                found = judged(
+                    job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), predictions
+                )
+                results.setdefault(name, {}).update(found)
+        if predictions:
+            said = subjects_of(connection, pl.concat(predictions))
+            said.write_parquet(job.output(key) / "predictions.parquet")
+    compare(results)
+    content = {name: plain(result) for name, result in results.items()}
+    (job.output(key) / "metrics.json").write_text(
+        json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
+    )
+    better = [r for r in results.values() if r.get("p_rich_over_plain") is not None]
+    job.publish(
+        {
+            key: {
+                "tasks": len(results),
+                "held_out_labels": sum(r["labels"] for r in results.values()),
+                "rich_better_than_plain": sum(r["rich_minus_plain"] > 0 for r in better),
+                "compared": len(better),
+                "seconds": round(time.monotonic() - started, 1),
+                "table": Markdown(table(content)),
+            }
+        }
+    )
+
+
+def threads(job: Job) -> int:
+    return int(job.params.get("threads", 2))
+
+
+def read(job: Job, key: str) -> pl.DataFrame:
+    files = [catalog.fetched(url, job.scratch) for url in sorted(job.files(key))]
+    return pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
+
+
+def tasks_of(job: Job) -> list[str]:
+    """Names of the tasks that are asked for, each an input of the job."""
+    given = sorted(k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/"))
+    return list(job.params.get("tasks") or given)
+
+
+def parts(task: str, job: Job) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Binary labels of a task by name; a task of several groups is one a group. A number to be foreseen is left out."""
+    frame = read(job, f"labels/{task}")
+    if frame["label"].dtype.is_float():
+        return
+    if "code_group" not in frame.columns:
+        yield task, frame
+        return
+    for (group,), of_group in frame.partition_by("code_group", as_dict=True, maintain_order=True).items():
+        yield f"{task}/{group}", of_group
+
+
+def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, predictions: list) -> dict[str, object]:
+    """Every model of one task over one kind of counts: figures and draws by '<kind> counts, <model>'."""
+    truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
+    mine, held = matrix[labelled["row"].to_numpy()], labelled.filter(pl.col("split") == "held_out")
+    patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
+    found: dict[str, object] = {
+        "labels": held.height,
+        "positives": int(truth[splits == "held_out"].sum()),
+        "train_labels": int((splits == "train").sum()),
+    }
+    for model in baselines.MODELS:
+        try:
+            fitted = baselines.fit(
+                model, str(job.params.get("grid", "ehrshot")), mine, truth, splits, threads(job)
+            )
+        except ValueError as error:
+            found["not_fitted"] = str(error)
+            continue
+        if not held.height:
+            found["not_fitted"] = "the held-out split is empty"
+            continue
+        figures, draws = classify(
+            PatientBootstrap(patients), truth[splits == "held_out"], fitted.probabilities
+        )
+        name = f"{kind} counts, {model}"
+        found[name] = {
+            **{figure: interval.as_dict() for figure, interval in figures.items()},
+            "chosen": dict(fitted.chosen),
+            "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
+            "draws": draws["auroc"],
+        }
+        said = held.select(*KEYS, pl.col("label").cast(pl.Boolean).alias("boolean_value"))
+        predictions.append(
+            said.with_columns(
+                pl.Series("predicted_boolean_value", fitted.probabilities >= 0.5),
+                pl.Series("predicted_boolean_probability", fitted.probabilities, pl.Float32),
+                pl.lit(labelled["task"][0]).alias("task"),
+                pl.lit(kind).alias("features"),
+                pl.lit(model).alias("model"),
+            )
+        )
+    return found
+
+
+def compare(results: Mapping[str, dict]) -> None:
+    """Rich against plain counts, of LightGBM: the gain in AUROC, and its p, paired and corrected over all tasks."""
+    raw = {}
+    for name, result in results.items():
+        rich, plain_counts = (result.get(f"{kind} counts, LightGBM") for kind in ("rich", "plain"))
+        if rich and plain_counts and rich["auroc"]["value"] is not None:
+            raw[name] = p_value(rich["draws"], plain_counts["draws"])
+            result["rich_minus_plain"] = round(rich["auroc"]["value"] - plain_counts["auroc"]["value"], 4)
+    for name, p in holm(raw).items():
+        results[name]["p_rich_over_plain"] = None if np.isnan(p) else round(p, 4)
+
+
+def plain(result: Mapping[str, object]) -> dict[str, object]:
+    """Without the draws."""
+    return {
+        k: {name: value for name, value in v.items() if name != "draws"} if isinstance(v, dict) else v
+        for k, v in result.items()
+    }
+
+
+def subjects_of(connection: duckdb.DuckDBPyConnection, said: pl.DataFrame) -> pl.DataFrame:
+    """Predictions with MEDS' subject_id and prediction_time in place of the hospital's own identifiers."""
+    connection.register("said", said.to_arrow())
+    table = connection.sql(
+        f"select {SUBJECT_ID} as subject_id, prediction_at as prediction_time, * exclude (hospital, patient_id, "
+        "prediction_at) from said order by task, features, model, subject_id, prediction_time"
+    ).to_arrow_table()
+    return pl.from_arrow(table)
+
+
+def table(content: Mapping[str, Mapping]) -> str:
+    """Markdown: one line a task and model on the held-out split, with 95 % intervals of the patient bootstrap."""
+    lines = [
+        "| task | n (positive) | model | AUROC (95 %) | AUPRC | min(se, +P) | Brier | calibration error | p, rich over plain |",
+        "|---" * 9 + "|",
+    ]
+    for name, result in sorted(content.items()):
+        small = " (n < 30)" if result["labels"] < FEWEST else ""
+        for model, figures in result.items():
+            if not isinstance(figures, Mapping):
+                continue
+            cells = [_figure(figures[f]) for f in ("auprc", "min_se_ppv", "brier", "calibration_error")]
+            p = result.get("p_rich_over_plain") if model == "rich counts, LightGBM" else None
+            lines.append(
+                f"| {name} | {result['labels']} ({result['positives']}){small} | {model} | {_bounded(figures['auroc'])} | "
+                f"{' | '.join(cells)} | {'' if p is None else p} |"
+            )
+        if why := result.get("not_fitted"):
+            lines.append(
+                f"| {name} | {result['labels']} ({result['positives']}){small} | not fitted: {why} |||||||"
+            )
+    return "\n".join(lines)
+
+
+def _figure(figure: Mapping[str, float | None]) -> str:
+    return "one class" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def _bounded(figure: Mapping[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "one class"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+if __name__ == "__main__":
+    main(run)

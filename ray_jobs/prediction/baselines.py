@@ -1,0 +1,94 @@
+"""Logistic regression and gradient boosting over counts, with EHRSHOT's grids, chosen by AUROC on the tuning split.
+
+What is chosen is refitted, all its settings kept, on train and tuning together (EHRSHOT's own refit loses them). The
+held-out split is never seen before the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+from ray_jobs.statistics import Ranking
+
+MODELS = ("logistic regression", "LightGBM")
+GRIDS = {
+    "ehrshot": {
+        "logistic regression": {"C": [*(10.0**e for e in range(-6, 1)), *(10.0**e for e in range(2, 7))]},
+        "LightGBM": {"max_depth": [3, 6, -1], "learning_rate": [0.02, 0.1, 0.5], "num_leaves": [10, 25, 100]},
+    },
+    "small": {
+        "logistic regression": {"C": [1e-3, 1e-2, 1e-1, 1.0]},
+        "LightGBM": {"max_depth": [3], "learning_rate": [0.02, 0.1], "num_leaves": [10]},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Probabilities of the held-out rows, the settings that were chosen, and their AUROC on the tuning split."""
+
+    probabilities: np.ndarray
+    chosen: Mapping[str, object]
+    tuning_auroc: float
+
+
+def fit(
+    model: str, grid: str, features: csr_matrix, labels: np.ndarray, splits: np.ndarray, threads: int = 1
+) -> Fit:
+    """features: [n, columns]; labels: bool [n]; splits: train, tuning or held_out, [n].
+
+    Where the tuning split has one class, its first settings stand (nothing can be chosen by AUROC; tuning_auroc is nan).
+    Raises ValueError if the train split has one class.
+    """
+    train, tuning, held_out = (splits == name for name in ("train", "tuning", "held_out"))
+    if len(np.unique(labels[train])) < 2:
+        raise ValueError("the train split has one class")
+    best, best_auroc, chosen = None, -1.0, {}
+    for settings in _grid(GRIDS[grid][model]):
+        tried = _estimator(model, settings, threads).fit(features[train], labels[train])
+        auroc = (
+            _auroc(labels[tuning], tried.predict_proba(features[tuning])[:, 1]) if tuning.any() else np.nan
+        )
+        if best is None or auroc > best_auroc:
+            best, best_auroc, chosen = tried, auroc, settings
+    from sklearn.base import clone
+
+    both = vstack([features[train], features[tuning]])
+    again = clone(best).fit(both, np.concatenate([labels[train], labels[tuning]]))
+    probabilities = again.predict_proba(features[held_out])[:, 1] if held_out.any() else np.zeros(0)
+    return Fit(probabilities, chosen, best_auroc)
+
+
+def _grid(choices: Mapping[str, list]) -> Iterator[dict[str, object]]:
+    for values in product(*choices.values()):
+        yield dict(zip(choices, values, strict=True))
+
+
+def _estimator(model: str, settings: Mapping[str, object], threads: int):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import MaxAbsScaler
+
+    if model == "logistic regression":
+        from sklearn.linear_model import LogisticRegression
+
+        return make_pipeline(MaxAbsScaler(), LogisticRegression(max_iter=1000, random_state=0, **settings))
+    from lightgbm import LGBMClassifier
+
+    fixed = {
+        "min_child_samples": 1,
+        "n_jobs": threads,
+        "random_state": 0,
+        "deterministic": True,
+        "verbose": -1,
+    }
+    return LGBMClassifier(force_row_wise=True, **fixed, **settings)
+
+
+def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
+    once = np.ones((1, len(labels)), np.int64)
+    return float(Ranking(labels, scores, np.arange(len(labels))).figures(once, ["auroc"])["auroc"][0])
