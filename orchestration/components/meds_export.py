@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from orchestration import catalog, hospitals
+from orchestration import catalog, hospitals, locks
 from orchestration.meds import export
 
 WHAT = (
@@ -43,7 +43,7 @@ class MedsExport(dg.Component, dg.Model, dg.Resolvable):
         def meds(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
             root = catalog.data_root()
             try:
-                with catalog.night_lock(root, context.run.run_id):
+                with locks.night_lock(root, context.run.run_id):
                     made = export.export(root, context.run.run_id, names, self.memory_limit, self.threads)
             except catalog.CatalogError as error:
                 raise dg.Failure(str(error), allow_retries=False) from None

@@ -19,7 +19,7 @@ from pathlib import Path
 import duckdb
 import meds
 
-from orchestration import catalog, hospitals
+from orchestration import catalog, hospitals, locks
 from orchestration.meds import check
 
 ALL = "all"
@@ -273,7 +273,7 @@ def main() -> int:
     root, run_id = catalog.data_root(), f"meds-{int(time.time())}"
     try:
         hospitals.require_all(catalog.load(root))
-        with catalog.night_lock(root, run_id):
+        with locks.night_lock(root, run_id):
             made = export(root, run_id, hospitals.configured_names())
     except catalog.CatalogError as error:
         print(error, file=sys.stderr)
