@@ -23,9 +23,9 @@ grouped as (
     from {{ ref('diagnoses') }} as diagnoses
     inner join (
         select distinct
-            scheme,
-            comorbidity,
-            code
+            codes.scheme,
+            codes.comorbidity,
+            coded.code
         from (select distinct code from {{ ref('diagnoses') }}) as coded
         inner join {{ ref('comorbidity_codes') }} as codes on starts_with(coded.code, codes.prefix)
     ) as codes on diagnoses.code = codes.code

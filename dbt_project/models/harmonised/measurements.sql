@@ -17,7 +17,8 @@ understood as (
         items.code is not null as in_items,
         meanings.ucum,
         meanings.unit_canonical,
-        case when written.number between meanings.rescue_low and meanings.rescue_high then meanings.rescue end as rescue,
+        case when written.number between meanings.rescue_low and meanings.rescue_high then meanings.rescue end
+            as rescue,
         {{ converted('written.number') }} as converted_value,
         meanings.plausible_low,
         meanings.plausible_high,

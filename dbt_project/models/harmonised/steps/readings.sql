@@ -1,5 +1,5 @@
--- Every usable measurement on its clock, with the hour it belongs to and the hour at whose end it was known. They are the
--- kept and rescued rows of `measurements`, read straight from the input: the grid does not wait for the accounts.
+-- Every usable measurement on its clock, with the hour it belongs to and the hour at whose end it was known. They are
+-- the kept and rescued rows of `measurements`, read straight from the input: the grid does not wait for the accounts.
 with numbers as (
     select
         *,
