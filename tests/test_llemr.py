@@ -158,6 +158,8 @@ def test_the_place_in_the_reference_range(store):
     assert store.reference[glucose] == pytest.approx((store.value[glucose] - 105) / 35)  # 70 is -1, 140 is 1
     admission = store.text == store.texts.index("admission: emergency, male")
     assert (store.reference[admission] == 0).all()  # an age has no reference range
+    narrow = EventStore.of(events(), {"glucose": (0, 103, 103)})
+    assert (narrow.reference[glucose] == 3 * np.sign(narrow.value[glucose] - 103)).all()
 
 
 def test_the_value_before_counts_only_if_it_was_known():

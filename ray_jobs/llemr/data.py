@@ -143,8 +143,12 @@ def _digits(value: np.ndarray, by_concept: np.ndarray) -> np.ndarray:
 
 
 def _reference(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Where values stand in their reference range, clipped to 3 half widths from its middle."""
-    place = (2 * value - low - high) / (high - low)
+    """Where values stand in their reference range, clipped to 3 half widths from its middle; 0 without a range.
+
+    A range of one value (a full coma score) has no width: its value is in the middle, any other at an end.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        place = (2 * value - low - high) / (high - low)
     return np.nan_to_num(np.clip(place, -3, 3)).astype(np.float32)
 
 
