@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ray_jobs.config import JobError
@@ -14,7 +16,7 @@ from ray_jobs.llemr.align import align, fit_linear
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.corpus import dialect_events
 from ray_jobs.llemr.data import BLANK, EventStore, printed, questions_of
-from ray_jobs.llemr.dialect import word_rarity
+from ray_jobs.llemr.dialect import scalars, word_rarity
 from ray_jobs.llemr.model import Llemr, Projector, splice
 from ray_jobs.llemr.muon import orthogonal
 from ray_jobs.llemr.packing import pack
@@ -162,7 +164,7 @@ def test_the_place_in_the_reference_range(store):
     assert (narrow.reference[glucose] == 3 * np.sign(narrow.value[glucose] - 103)).all()
 
 
-def test_the_value_before_counts_only_if_it_was_known():
+def test_the_value_before_is_the_last_that_was_known():
     late = events().with_columns(
         available_at=pl.when(pl.col("row_id") == "m:0-3")
         .then(pl.col("available_at") + timedelta(days=9))
@@ -171,13 +173,42 @@ def test_the_value_before_counts_only_if_it_was_known():
     store = EventStore.of(late, {})
     glucose = store.text == store.texts.index("glucose in mg/dl")
     first = glucose & (np.arange(len(glucose)) < store.start[1])
-    expected = [
-        np.nan,
-        101.0,
-        np.nan,
-        *store.value[first][2:-1],
-    ]  # the second value came days after the third
+    one, second, third, *_ = store.value[first]  # the second came days after the third, which passes over it
+    expected = [np.nan, one, one, *store.value[first][2:-1]]
     assert np.array_equal(store.previous[first], expected, equal_nan=True)
+    assert second not in store.previous[first] and third in store.previous[first]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    delays=st.lists(st.integers(0, 900), min_size=36, max_size=36),
+    cutoff=st.integers(0, 1200),
+    number=st.floats(1, 400),
+)
+def test_what_is_known_later_changes_no_token(delays, cutoff, number):
+    """Rows that are available only after the cut-off are changed, or not there: each visible token keeps its bytes."""
+    frame = events().with_columns(
+        available_at=pl.col("event_at") + pl.Series([timedelta(minutes=d) for d in delays])
+    )
+    limit = START + timedelta(minutes=cutoff)
+    later = (pl.col("available_at") > limit) & (pl.col("kind") != "admission")
+    changed = frame.with_columns(value=pl.when(later).then(number).otherwise(pl.col("value")))
+    known = {"glucose": (0, 70, 140), "heart_rate": (0, 60, 100)}
+    whole = EventStore.of(frame, known)
+    features = Features.fit(whole, np.arange(len(whole.visits)), 8)
+    said = [_tokens(EventStore.of(f, known), features, limit) for f in (frame, changed, frame.filter(~later))]
+    assert said[0] == said[1] == said[2]
+
+
+def _tokens(store: EventStore, features: Features, limit: datetime) -> dict[str, bytes]:
+    """What the projector and the dialect are told of each event that is visible at `limit`, by row."""
+    visible = np.flatnonzero(
+        store.available <= int((limit - datetime(1970, 1, 1)) / timedelta(microseconds=1))
+    )
+    by_text = np.array([[len(t)] * 8 for t in store.texts], np.float32)
+    seen = EventFeatures(features, store, by_text)[visible].numpy()
+    spoken = scalars(features, store)[visible]
+    return {store.row_id[e]: seen[i].tobytes() + spoken[i].tobytes() for i, e in enumerate(visible)}
 
 
 def test_printed_characters_by_place():

@@ -84,6 +84,7 @@ class EventStore:
         units, unit = _codes(events["unit"].fill_null(""), first="")
         concepts, concept = _codes(events["concept"].fill_null(""))
         value = events["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        available = events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy()
         unknown = (-1, None, None)
         known = np.array([dictionary.get(c, unknown) for c in concepts] or [unknown], np.float64)[concept]
         firsts = start[:-1]
@@ -94,9 +95,9 @@ class EventStore:
             value=value,
             digits=_digits(value, known[:, 0].astype(np.int8)),
             reference=_reference(value, *known[:, 1:].T),
-            previous=events.select(_previous()).to_series().to_numpy(),
+            previous=_previous(visit, text, available, value),
             hours=(at - admitted[visit]) / 3.6e9,
-            available=events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy(),
+            available=available,
             row_id=events["row_id"].to_numpy(),
             start=start,
             texts=texts,
@@ -152,11 +153,20 @@ def _reference(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarr
     return np.nan_to_num(np.clip(place, -3, 3)).astype(np.float32)
 
 
-def _previous() -> pl.Expr:
-    """The value before of the same visit and text; null if it became available only after this one."""
-    known = pl.col("available_at").shift(1).over("hospital", "visit_id", "text") <= pl.col("available_at")
-    value = pl.col("value").cast(pl.Float64).shift(1).over("hospital", "visit_id", "text")
-    return pl.when(known).then(value).fill_null(float("nan"))
+def _previous(visit: np.ndarray, text: np.ndarray, available: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Of each event the value before of the same visit and text, among those that were known when it became known.
+
+    What is known only later is passed over, so that it changes nothing before. Events come in the order of time.
+    """
+    order = np.lexsort((np.arange(len(visit)), text, visit))
+    same = np.zeros(len(order), bool)
+    same[1:] = (np.diff(visit[order]) == 0) & (np.diff(text[order]) == 0)
+    before = np.full(len(order), -1)
+    before[order[1:]] = np.where(same[1:], order[:-1], -1)
+    found = before.copy()
+    while len(late := np.flatnonzero((found >= 0) & (available[found] > available))):
+        found[late] = before[found[late]]
+    return np.where(found >= 0, value[found], np.nan)
 
 
 def _codes(column: pl.Series, first: str | None = None) -> tuple[list[str], np.ndarray]:
