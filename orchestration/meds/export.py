@@ -149,7 +149,8 @@ class _Hospital:
             f"create or replace table people as select *, {SUBJECT_ID} as subject_id from {people}"
         )
         self.connection.execute("insert into everyone select patient_id, subject_id, split from people")
-        urls = self._files(EVENTS).get(bucket) or self._files(EVENTS)[0]
+        events = self._files(EVENTS)  # a bucket of people without an event has no file of its own
+        urls = events.get(bucket) or next(iter(events.values()))
         self.connection.execute(f"create or replace view events as from {self._relation(urls)}")
         persons = [
             f"select subject_id, split, {at}, {code}, null, hospital, null, null, {at}, null, null from people where {known}"
