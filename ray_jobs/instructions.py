@@ -2,7 +2,7 @@
 
 Reads harmonised/events and splits, writes instructions/schema_alignment and instructions/clinical_reasoning, one file a
 bucket of patients, sorted by id: the same inputs give the same bytes. Parameters (all optional): `tries` (questions tried
-a visit, by set), `cutoffs` (ranges of visible events), `workers` (above 1, or with a cluster, buckets are made in parallel
+a visit, by set), `cutoffs` (ranges of visible events), `forms` (`core` or `all`, see templates/README.md), `workers` (above 1, or with a cluster, buckets are made in parallel
 by Ray Data), `notes` (an endpoint that may read notes, which then are inputs too; see questions/notes.py).
 """
 
@@ -63,7 +63,7 @@ def plan(job: Job) -> list[dict]:
     common = {
         "splits": sorted(job.files("splits")),
         "notes": [url for key in note_keys for url in sorted(job.files(key))] if asks_notes else [],
-        "params": {key: job.params[key] for key in ("tries", "cutoffs", "notes") if job.params.get(key)},
+        "params": {key: job.params[key] for key in ("tries", "cutoffs", "forms", "notes") if job.params.get(key)},
     }
     keep = len(events) > 1
     return [

@@ -42,7 +42,7 @@ def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
         events,
         read(task["splits"]),
         pl.read_csv(CONCEPTS, infer_schema_length=None),
-        registry.load(),
+        registry.load(forms=params.get("forms") or "core"),
         params.get("tries") or make.TRIES,
         params.get("cutoffs") or make.CUTOFFS,
     )
