@@ -13,7 +13,7 @@ ui: env ## the Dagster UI with the schedule, on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
 
 test: env ## everything that a change must pass, under 15 minutes on two cores
-	$(BIN)/python -m pytest -m "not night"
+	$(BIN)/python -m pytest -m "not night" -n 2 --dist loadfile
 
 test-all: env ## the tests and the full nights
 	$(BIN)/python -m pytest
