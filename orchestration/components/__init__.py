@@ -7,5 +7,15 @@ from orchestration.components.meds_export import MedsExport
 from orchestration.components.night import Night
 from orchestration.components.ray_job import RayJob
 from orchestration.components.warehouse import Warehouse
+from orchestration.components.yaib_export import YaibExport
 
-__all__ = ["DemoHospital", "ExpectationGate", "HospitalSource", "MedsExport", "Night", "RayJob", "Warehouse"]
+__all__ = [
+    "DemoHospital",
+    "ExpectationGate",
+    "HospitalSource",
+    "MedsExport",
+    "Night",
+    "RayJob",
+    "Warehouse",
+    "YaibExport",
+]
