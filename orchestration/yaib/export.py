@@ -109,13 +109,13 @@ class _Hospital:
     ):
         self.accepted, self.name, self.scratch, self.variant = accepted, name, scratch, variant
         self.folder = scratch / "out" / name
-        self.sql = duckdb.connect(
+        self.connection = duckdb.connect(
             config={"memory_limit": memory, "threads": threads, "temp_directory": str(scratch / "spill")}
         )
 
     def write(self) -> dict[str, object]:
         """All files; returns counts."""
-        with self.sql:
+        with self.connection:
             self._stays()
             self._cells()
             counts: dict[str, object] = {"variant": self.variant}
@@ -123,7 +123,7 @@ class _Hospital:
                 place = self.folder / task
                 place.mkdir(parents=True)
                 if task == BASE:
-                    self.sql.execute(
+                    self.connection.execute(
                         "create or replace table chosen as select stay_id, patient_id, hours - 1 as last_hour, "
                         "start_at + interval 24 hours as known_at from stays"
                     )
@@ -151,7 +151,7 @@ class _Hospital:
         return f"(from read_parquet([{files}], hive_partitioning = false) where hospital = '{self.name}')"
 
     def _stays(self) -> None:
-        self.sql.execute(
+        self.connection.execute(
             f"create table stays as select *, {STAY_ID} as stay_id from (select hospital, patient_id, visit_id, "
             "stay_id as stay, min(known_at) - interval 1 hour as start_at, cast(count(*) as int) as hours "
             f"from {self._rows('features/icu_hourly')} where stay_id is not null group by all)"
@@ -159,9 +159,9 @@ class _Hospital:
 
     def _cells(self) -> None:
         """One value a stay, variable and hour: of several concepts or hours the newest, then the first in variables.csv."""
-        self.sql.register("meant", pa.Table.from_pylist(_ranked()))
+        self.connection.register("meant", pa.Table.from_pylist(_ranked()))
         hourly = self._rows("harmonised/measurements_hourly")
-        self.sql.execute(
+        self.connection.execute(
             "create table cells as select stays.stay_id, variable, "
             f"{VARIANTS[self.variant]} as at_hour, "
             "max({'hour': hour, 'rank': -rank, 'value': value}).value as value "
@@ -169,25 +169,25 @@ class _Hospital:
             "on hourly.patient_id = stays.patient_id and hourly.stay_id = stays.stay "
             "where hour >= 0 group by all"
         )
-        self.sql.execute(
+        self.connection.execute(
             "create table bodies as select patient_id, concept, value, available_at, event_at "
             f"from {hourly} where concept in ('height', 'weight')"
         )
 
     def _outc(self, key: str, place: Path) -> int:
         """The labels of a task by stay, and which stays and hours belong to it; returns their number."""
-        self.sql.execute(
+        self.connection.execute(
             "create or replace table labelled as select stay_id, stays.patient_id, prediction_at, label, "
             "cast(floor((epoch_us(prediction_at) - epoch_us(start_at)) / 3600000000) as int) - 1 as at_hour "
             f"from {self._rows(key)} as labels join stays on labels.patient_id = stays.patient_id "
             "and prediction_at > start_at and prediction_at <= start_at + to_hours(hours) "
             "qualify row_number() over (partition by labels.patient_id, prediction_at order by start_at desc) = 1"
         )
-        self.sql.execute(
+        self.connection.execute(
             "create or replace table chosen as select stay_id, patient_id, max(at_hour) as last_hour, "
             "min(prediction_at) as known_at from labelled group by all"
         )
-        [(several, kind)] = self.sql.execute(
+        [(several, kind)] = self.connection.execute(
             "select count(*) > count(distinct stay_id), any_value(typeof(label)) from labelled"
         ).fetchall()
         fields = {"stay_id": pa.int64()} | ({"time": pa.duration("s")} if several else {})
@@ -211,7 +211,7 @@ class _Hospital:
 
     def _write(self, path: Path, schema: pa.Schema | None, query: str) -> int:
         """Write what the query finds, cast to the schema; returns the number of rows. DuckDB writes no durations itself."""
-        reader = self.sql.execute(query).to_arrow_reader(65_536)
+        reader = self.connection.sql(query).to_arrow_reader(65_536)
         rows = 0
         with pq.ParquetWriter(path, schema or reader.schema, compression="zstd") as file:
             for batch in reader:
