@@ -8,7 +8,7 @@ vectors is a property of causal attention, so whether a model is causal is tried
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -119,20 +119,19 @@ class Encoder:
             states = self.model(input_ids=padded, attention_mask=mask).last_hidden_state
             return self._pooled(states, mask)
 
-    def shared(self, records: Sequence[str], instructions: Sequence[str]) -> Iterator[np.ndarray]:
-        """For each record, its vectors under every instruction, float16 [instructions, dimensions]: the record goes
-        through the model once, the instructions after it.
+    def shared(self, record: str, instructions: Sequence[str]) -> np.ndarray:
+        """Vectors of a record under every instruction, float16 [instructions, dimensions]: the record goes through the
+        model once, the instructions after it. See `check_shared`."""
+        tails = [self._plain(JOIN + instruction) + self.after for instruction in instructions]
+        room = self.context - len(self.before) - max(map(len, tails))
+        return self._after(self.before + self._plain(record)[:room], tails)
 
-        Raises JobError if the model is not causal, or its settings are not `last` and `last`.
-        """
+    def check_shared(self) -> None:
+        """Raises JobError if the model is not causal, or its settings are not `last` and `last`."""
         if (self.settings.pooling, self.settings.instruction) != ("last", "last") or not self.is_causal():
             raise JobError(
                 "params.shared_prefix: needs a causal model with pooling: last and instruction: last; leave it out"
             )
-        tails = [self._plain(JOIN + instruction) + self.after for instruction in instructions]
-        for record in records:
-            room = self.context - len(self.before) - max(map(len, tails))
-            yield self._after(self.before + self._plain(record)[:room], tails)
 
     def is_causal(self) -> bool:
         """Whether a later token leaves the states before it as they are."""
