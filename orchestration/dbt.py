@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestration import expressions
+from orchestration import expressions, feature_contracts, grids, tasks
 from orchestration.catalog import REPOSITORY, code_hash
-from orchestration.tasks import definition, models, sql
+from orchestration.grids import models as grid_models
+from orchestration.tasks import models as task_models
 
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
@@ -35,7 +36,10 @@ PARSED_AS = (
     "{}",
 )  # all vars stand in dbt_project.yml
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
-COMPILES = [Path(module.__file__) for module in (definition, models, sql, expressions)]
+COMPILES = [
+    *(Path(package.__file__).parent for package in (tasks, grids)),
+    *(Path(module.__file__) for module in (expressions, feature_contracts)),
+]
 KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
 LINE = re.compile(r"(?:\bLINE |\bline )(\d+)")
 NODE = re.compile(r"\b(model|test|seed|macro|source) '?([a-z][a-z0-9_.]*)'?")
@@ -88,8 +92,8 @@ def parse_key(project: Path = PROJECT) -> str:
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
     """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed.
 
-    `project/` in it is what dbt reads: the project's files and the models that its tasks compile to.
-    Raises DbtError, or wording.LayoutError if a task is wrong.
+    `project/` in it is what dbt reads: the project's files and the models that its tasks and grids compile to.
+    Raises DbtError, or wording.LayoutError if a task or a grid is wrong.
     """
     folder = state / parse_key(project)
     if not (folder / "manifest.json").exists():
@@ -97,7 +101,8 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
         try:
             shutil.copytree(project, fresh / "project", ignore=shutil.ignore_patterns(*GENERATED))
-            models.write(project, fresh / "project")
+            task_models.write(project, fresh / "project")
+            grid_models.write(project, fresh / "project")
             _dbt(["parse"], fresh, fresh / DATABASE)
             for old in state.iterdir():
                 if old not in (fresh, folder) and not old.name.startswith("parse-"):

@@ -1,8 +1,8 @@
 """Job: honest baselines for every task of the warehouse, on the splits and with the statistics that every model shares.
 
-Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and
-predictions.parquet in MEDS-evaluation's schema with the columns task, features and model beside it. Rich counts stand
-against plain counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
+Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
+the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
+counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
 labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`.
 """
 
@@ -17,9 +17,8 @@ import numpy as np
 import polars as pl
 
 from orchestration import catalog
-from orchestration.meds.export import SUBJECT_ID
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts
+from ray_jobs.prediction import baselines, counts, predictions
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import PatientBootstrap, classify, holm, p_value
 
@@ -36,7 +35,6 @@ def run(job: Job) -> None:
     rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     results: dict[str, dict] = {}
-    predictions = []
     with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
         made = counts.Counts(connection, counts.relation(events), rows)
         for kind in counts.KINDS:
@@ -45,13 +43,8 @@ def run(job: Job) -> None:
                 "%s counts: %d rows, %d columns, %.0f s", kind, *matrix.shape, time.monotonic() - started
             )
             for name, frame in labels.items():
-                found = judged(
-                    job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), predictions
-                )
+                found = judged(job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), name)
                 results.setdefault(name, {}).update(found)
-        if predictions:
-            said = subjects_of(connection, pl.concat(predictions))
-            said.write_parquet(job.output(key) / "predictions.parquet")
     compare(results)
     content = {name: plain(result) for name, result in results.items()}
     (job.output(key) / "metrics.json").write_text(
@@ -99,8 +92,9 @@ def parts(task: str, job: Job) -> Iterator[tuple[str, pl.DataFrame]]:
         yield f"{task}/{group}", of_group
 
 
-def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, predictions: list) -> dict[str, object]:
-    """Every model of one task over one kind of counts: figures and draws by '<kind> counts, <model>'."""
+def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> dict[str, object]:
+    """Every model of one task over one kind of counts: its predictions are written, its figures and draws are returned by
+    '<kind> counts, <model>'."""
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
     mine, held = matrix[labelled["row"].to_numpy()], labelled.filter(pl.col("split") == "held_out")
     patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
@@ -130,16 +124,8 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, predictions: lis
             "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
             "draws": draws["auroc"],
         }
-        said = held.select(*KEYS, pl.col("label").cast(pl.Boolean).alias("boolean_value"))
-        predictions.append(
-            said.with_columns(
-                pl.Series("predicted_boolean_value", fitted.probabilities >= 0.5),
-                pl.Series("predicted_boolean_probability", fitted.probabilities, pl.Float32),
-                pl.lit(labelled["task"][0]).alias("task"),
-                pl.lit(kind).alias("features"),
-                pl.lit(model).alias("model"),
-            )
-        )
+        said = predictions.told(held, fitted.probabilities)
+        predictions.write(job.output(job.config.outputs[0]), contestant(kind, model), task, "all", said)
     return found
 
 
@@ -163,14 +149,8 @@ def plain(result: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def subjects_of(connection: duckdb.DuckDBPyConnection, said: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with MEDS' subject_id and prediction_time in place of the hospital's own identifiers."""
-    connection.register("said", said.to_arrow())
-    table = connection.sql(
-        f"select {SUBJECT_ID} as subject_id, prediction_at as prediction_time, * exclude (hospital, patient_id, "
-        "prediction_at) from said order by task, features, model, subject_id, prediction_time"
-    ).to_arrow_table()
-    return pl.from_arrow(table)
+def contestant(kind: str, model: str) -> str:
+    return f"{kind}_counts_{model.lower().replace(' ', '_')}"
 
 
 def table(content: Mapping[str, Mapping]) -> str:

@@ -12,10 +12,29 @@
 {%- endmacro %}
 
 {#- The values of one step as one, where the rows carry the name of their concept's aggregate. -#}
-{% macro hourly_value() -%}
+{% macro value_of_step() -%}
     case any_value(aggregate)
         {%- for name, expression in aggregates().items() %}
             when '{{ name }}' then {{ expression }}
         {%- endfor %}
     end
+{%- endmacro %}
+
+{#- One row a clock, concept and step of measurement: what the step amounts to once all of it was known. One aggregate at
+    a time, so that a group holds the state of one and not of all. -#}
+{% macro amounts(readings, step) -%}
+{%- for name, expression in aggregates().items() %}
+    select
+        clock_no,
+        concept,
+        {{ step }},
+        {{ expression }} as value,
+        cast(count(*) as integer) as n_obs,
+        min(known_{{ step }}) as first_known_{{ step }},
+        max(known_{{ step }}) as last_known_{{ step }}
+    from {{ readings }}
+    where aggregate = '{{ name }}'
+    group by clock_no, concept, {{ step }}
+    {{ 'union all' if not loop.last }}
+{%- endfor %}
 {%- endmacro %}
