@@ -3,7 +3,7 @@
 A patient's fold is their hash modulo the number of folds, so that it stays as data grows. Each fold is foreseen by models
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
-predictions.parquet as the job `predict` does. Parameters: `task`, `folds`, `hospitals` (all by default), `models` (names of
+predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`, `hospitals` (all by default), `models` (names of
 `CONTESTANTS`, all by default), `against`, `grid`, `seeds` (how many are averaged), `threads`.
 """
 
@@ -20,8 +20,8 @@ import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.predict import KEYS, read, subjects_of, threads
-from ray_jobs.prediction import baselines, counts, ensemble, summaries
+from ray_jobs.prediction import baselines, counts, ensemble, predictions, summaries
+from ray_jobs.prediction.labels import KEYS, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import FIGURES, PatientBootstrap, classify, holm, p_value
 
@@ -50,10 +50,7 @@ def run(job: Job) -> None:
     (job.output(key) / "metrics.json").write_text(
         json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
     )
-    with duckdb.connect() as connection:
-        subjects_of(connection, predictions(rows, task, said)).write_parquet(
-            job.output(key) / "predictions.parquet"
-        )
+    foreseen(rows, said).write_parquet(job.output(key) / "predictions.parquet")
     best = max(results, key=lambda name: results[name]["auroc"]["value"])
     metadata = {
         "labels": rows.height,
@@ -164,18 +161,16 @@ def figures(
     return found
 
 
-def predictions(rows: pl.DataFrame, task: str, said: Mapping[str, np.ndarray]) -> pl.DataFrame:
-    base = rows.select(*KEYS, "fold", (pl.col("label") == 1).alias("boolean_value"))
+def foreseen(rows: pl.DataFrame, said: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """What every contestant says of every row, in MEDS-evaluation's columns, with contestant and fold."""
     return pl.concat(
-        base.with_columns(
-            pl.Series("predicted_boolean_value", p >= 0.5),
-            pl.Series("predicted_boolean_probability", p, pl.Float32),
-            pl.lit(task).alias("task"),
-            pl.lit(name.split(", ")[0]).alias("features"),
-            pl.lit(name.split(", ")[1]).alias("model"),
-        )
+        predictions.told(rows, p).with_columns(pl.lit(name).alias("contestant"), rows["fold"])
         for name, p in said.items()
-    )
+    ).sort("contestant", "subject_id", "prediction_time")
+
+
+def threads(job: Job) -> int:
+    return int(job.params.get("threads", 2))
 
 
 def table(content: Mapping) -> str:

@@ -1,29 +1,29 @@
 """Job: honest baselines for every task of the warehouse, on the splits and with the statistics that every model shares.
 
-Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and
-predictions.parquet in MEDS-evaluation's schema with the columns task, features and model beside it. Rich counts stand
-against plain counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
-labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`.
+Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
+the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
+counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
+labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
+`grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import duckdb
 import numpy as np
 import polars as pl
 
 from orchestration import catalog
-from orchestration.meds.export import SUBJECT_ID
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts
+from ray_jobs.prediction import baselines, counts, predictions, protocol
+from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import PatientBootstrap, classify, holm, p_value
 
-KEYS = ["hospital", "patient_id", "prediction_at"]
 FEWEST = 30  # held-out labels below which a figure is marked
 
 
@@ -36,7 +36,6 @@ def run(job: Job) -> None:
     rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     results: dict[str, dict] = {}
-    predictions = []
     with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
         made = counts.Counts(connection, counts.relation(events), rows)
         for kind in counts.KINDS:
@@ -45,13 +44,8 @@ def run(job: Job) -> None:
                 "%s counts: %d rows, %d columns, %.0f s", kind, *matrix.shape, time.monotonic() - started
             )
             for name, frame in labels.items():
-                found = judged(
-                    job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), predictions
-                )
+                found = judged(job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), name)
                 results.setdefault(name, {}).update(found)
-        if predictions:
-            said = subjects_of(connection, pl.concat(predictions))
-            said.write_parquet(job.output(key) / "predictions.parquet")
     compare(results)
     content = {name: plain(result) for name, result in results.items()}
     (job.output(key) / "metrics.json").write_text(
@@ -76,31 +70,9 @@ def threads(job: Job) -> int:
     return int(job.params.get("threads", 2))
 
 
-def read(job: Job, key: str) -> pl.DataFrame:
-    files = [catalog.fetched(url, job.scratch) for url in sorted(job.files(key))]
-    return pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
-
-
-def tasks_of(job: Job) -> list[str]:
-    """Names of the tasks that are asked for, each an input of the job."""
-    given = sorted(k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/"))
-    return list(job.params.get("tasks") or given)
-
-
-def parts(task: str, job: Job) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Binary labels of a task by name; a task of several groups is one a group. A number to be foreseen is left out."""
-    frame = read(job, f"labels/{task}")
-    if frame["label"].dtype.is_float():
-        return
-    if "code_group" not in frame.columns:
-        yield task, frame
-        return
-    for (group,), of_group in frame.partition_by("code_group", as_dict=True, maintain_order=True).items():
-        yield f"{task}/{group}", of_group
-
-
-def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, predictions: list) -> dict[str, object]:
-    """Every model of one task over one kind of counts: figures and draws by '<kind> counts, <model>'."""
+def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> dict[str, object]:
+    """Every model of one task over one kind of counts: its predictions are written, its figures and draws are returned by
+    '<kind> counts, <model>'."""
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
     mine, held = matrix[labelled["row"].to_numpy()], labelled.filter(pl.col("split") == "held_out")
     patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
@@ -130,16 +102,10 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, predictions: lis
             "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
             "draws": draws["auroc"],
         }
-        said = held.select(*KEYS, pl.col("label").cast(pl.Boolean).alias("boolean_value"))
-        predictions.append(
-            said.with_columns(
-                pl.Series("predicted_boolean_value", fitted.probabilities >= 0.5),
-                pl.Series("predicted_boolean_probability", fitted.probabilities, pl.Float32),
-                pl.lit(labelled["task"][0]).alias("task"),
-                pl.lit(kind).alias("features"),
-                pl.lit(model).alias("model"),
-            )
-        )
+        said = predictions.told(held, fitted.probabilities)
+        folder, name = job.output(job.config.outputs[0]), contestant(kind, model)
+        predictions.write(folder, name, task, "all", said)
+        protocol.write_parts(folder, name, task, job.params, model, mine, labelled, threads(job))
     return found
 
 
@@ -163,14 +129,8 @@ def plain(result: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def subjects_of(connection: duckdb.DuckDBPyConnection, said: pl.DataFrame) -> pl.DataFrame:
-    """Predictions with MEDS' subject_id and prediction_time in place of the hospital's own identifiers."""
-    connection.register("said", said.to_arrow())
-    table = connection.sql(
-        f"select {SUBJECT_ID} as subject_id, prediction_at as prediction_time, * exclude (hospital, patient_id, "
-        "prediction_at) from said order by task, features, model, subject_id, prediction_time"
-    ).to_arrow_table()
-    return pl.from_arrow(table)
+def contestant(kind: str, model: str) -> str:
+    return f"{kind}_counts_{model.lower().replace(' ', '_')}"
 
 
 def table(content: Mapping[str, Mapping]) -> str:

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from orchestration import catalog
 from ray_jobs import predict
 from ray_jobs.config import JobConfig
-from ray_jobs.prediction import baselines, counts
+from ray_jobs.prediction import baselines, counts, predictions
 from ray_jobs.runtime import Job
 
 START = datetime(2150, 1, 1)
@@ -212,14 +212,10 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     table = (folder / "table.md").read_text()
     assert "| never | 15 (0) (n < 30) | not fitted: the train split has one class" in table
     assert table.count("| chance | 45 (") == 4 and "hours" not in table
-    said = pl.read_parquet(folder / "predictions.parquet")
-    assert set(said.columns) >= {
-        "subject_id",
-        "prediction_time",
-        "boolean_value",
-        "predicted_boolean_probability",
-    }
+    said = predictions.read([folder])
     assert set(said["task"]) == {"chance"} and said.height == 4 * 45 and "patient_id" not in said.columns
-    assert said["predicted_boolean_probability"].is_between(0, 1).all()
+    assert set(said["contestant"]) == {
+        predict.contestant(k, m) for k in counts.KINDS for m in baselines.MODELS
+    }
     figures = json.loads((folder / "metrics.json").read_text())["chance"]
     assert 0 < figures["p_rich_over_plain"] <= 1 and figures["rich counts, LightGBM"]["tuning_auroc"] is None

@@ -1,0 +1,1 @@
+"""Records as text for frozen language models: serialisers, the encoder, and the store of its vectors."""
