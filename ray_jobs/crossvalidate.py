@@ -14,6 +14,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -110,13 +111,14 @@ def contestants(
         table, columns = summaries.matrix(
             read(job, "features/icu_stays"), read(job, "features/icu_summary"), rows
         )
+
+        @cache
+        def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
+            return ensemble.odds(member, table, columns, truth, fold != k, seeds, threads(job))
+
         for name in filter(SUMMARISED.get, named):
-            model = SUMMARISED[name]
-            made[name] = lambda model=model: by_fold(
-                fold,
-                lambda k, split: ensemble.predict(
-                    model, table, columns, truth, split != "held_out", seeds, threads(job)
-                ),
+            made[name] = lambda model=SUMMARISED[name]: by_fold(
+                fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
             )
     return {name: made[name] for name in named}
 
