@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo nightly test test-all ui lint bench clean env
+.PHONY: demo nightly test test-all ui serve lint bench clean env
 
 demo: env ## the whole street on the two demo hospitals
 	$(BIN)/dagster job execute -m orchestration.definitions -j nightly_retraining
@@ -12,8 +12,11 @@ demo: env ## the whole street on the two demo hospitals
 ui: env ## the Dagster UI with the schedule, on http://127.0.0.1:3000
 	$(BIN)/dagster dev -w workspace.yaml -h 127.0.0.1 -p $(or $(PORT),3000)
 
+serve: env ## an OpenAI-compatible server over the champion, on http://127.0.0.1:8000/v1 (docs/chat.md)
+	$(BIN)/python -m ray_jobs.serve --port $(or $(PORT),8000)
+
 test: env ## everything that a change must pass, under 15 minutes on two cores
-	$(BIN)/python -m pytest -m "not night"
+	$(BIN)/python -m pytest -m "not night" -n 2 --dist loadfile
 
 test-all: env ## the tests and the full nights
 	$(BIN)/python -m pytest

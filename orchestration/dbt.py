@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from orchestration import expressions
+from orchestration import expressions, feature_contracts, grids, tasks
 from orchestration.catalog import REPOSITORY, code_hash
-from orchestration.tasks import definition, models, sql
+from orchestration.grids import models as grid_models
+from orchestration.tasks import models as task_models
 
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
@@ -34,8 +35,13 @@ PARSED_AS = (
     "--vars",
     "{}",
 )  # all vars stand in dbt_project.yml
+# What decides the fate of a measurement is compiled as well, so that an extract can be judged without a dbt run.
+PARSE = ("compile", "--select", "+harmonised.measurements")
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
-COMPILES = [Path(module.__file__) for module in (definition, models, sql, expressions)]
+COMPILES = [
+    *(Path(package.__file__).parent for package in (tasks, grids)),
+    *(Path(module.__file__) for module in (expressions, feature_contracts)),
+]
 KIND = re.compile(r"\b([A-Z][A-Za-z-]+(?: [A-Z][a-z]+)? (?:Error|Exception))\b")
 LINE = re.compile(r"(?:\bLINE |\bline )(\d+)")
 NODE = re.compile(r"\b(model|test|seed|macro|source) '?([a-z][a-z0-9_.]*)'?")
@@ -86,10 +92,10 @@ def parse_key(project: Path = PROJECT) -> str:
 
 
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
-    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed.
+    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed if it has changed.
 
-    `project/` in it is what dbt reads: the project's files and the models that its tasks compile to.
-    Raises DbtError, or wording.LayoutError if a task is wrong.
+    `project/` in it is what dbt reads: the project's files and the models that its tasks and grids compile to.
+    Raises DbtError, or wording.LayoutError if a task or a grid is wrong.
     """
     folder = state / parse_key(project)
     if not (folder / "manifest.json").exists():
@@ -97,8 +103,10 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
         try:
             shutil.copytree(project, fresh / "project", ignore=shutil.ignore_patterns(*GENERATED))
-            models.write(project, fresh / "project")
-            _dbt(["parse"], fresh, fresh / DATABASE)
+            task_models.write(project, fresh / "project")
+            grid_models.write(project, fresh / "project")
+            _dbt(PARSE, fresh, fresh / DATABASE)
+            (fresh / DATABASE).unlink(missing_ok=True)
             for old in state.iterdir():
                 if old not in (fresh, folder) and not old.name.startswith("parse-"):
                     shutil.rmtree(old, ignore_errors=True)
@@ -133,7 +141,9 @@ def build(
     return _results(folder / "run_results.json")
 
 
-def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB", threads: int = 2) -> None:
+def _dbt(
+    command: Sequence[str], folder: Path, database: Path, memory: str = "1200MB", threads: int = 2
+) -> None:
     project = folder / "project"
     from orchestration import quiet
 
@@ -171,10 +181,10 @@ def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB
         "none",
     ]
     ended = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True)
-    if ended.returncode and not (folder / "run_results.json").exists():
+    if ended.returncode and (command == PARSE or not (folder / "run_results.json").exists()):
         text = ended.stdout + ended.stderr
-        if command[0] == "parse":  # has read the project and no data, so its own words may be shown
-            raise DbtError("dbt parse failed: " + text[text.find("Encountered an error") :].strip())
+        if command == PARSE:  # has read the project and no data, so its own words may be shown
+            raise DbtError("dbt parse failed: " + text[max(0, text.find("Encountered an error")) :].strip())
         raise DbtError(f"dbt {command[0]} failed: {fault_of(text)}")
 
 

@@ -1,7 +1,7 @@
-"""Write the contracts of the wide feature tables from the dictionary: `python -m orchestration.feature_contracts`.
+"""Write the contract of `features/admission_summary` from the dictionary: `python -m orchestration.feature_contracts`.
 
-`models/features/icu_hourly.yml` and `admission_summary.yml` list one group of columns a concept; the models iterate over
-these columns, so that a concept marked `wide` in `seeds/concepts.csv` becomes a feature by running this once.
+`models/features/admission_summary.yml` lists one group of columns a concept, and the model iterates over these columns.
+Contracts of grids are compiled: orchestration/grids/models.py.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ models:
       {description}
     columns:
 """
-ICU_HOURLY = """One row an hour of an ICU stay: what could be known at the end of that hour. A late result enters when it
-      arrives. A value is carried within its stay up to the concept's limit and nothing is imputed."""
 ADMISSION_SUMMARY = """One row a visit: what could be known 24 hours after admission, from rows with available_at up to
       cut_at only. Values are null where nothing was measured."""
 
@@ -70,20 +68,6 @@ def _column(name: str, data_type: str, description: str, **meta: str) -> str:
 
 def _doc(name: str, data_type: str = "varchar") -> str:
     return _column(name, data_type, "{{ doc('" + name + "') }}")
-
-
-def icu_hourly(concepts: list[dict[str, str]]) -> str:
-    text = HEAD.format(name="icu_hourly", description=ICU_HOURLY)
-    text += "".join(map(_doc, ("hospital", "patient_id", "visit_id", "stay_id")))
-    text += _column("hour", "integer", "Whole hours since the start of the stay; 0 is the first.")
-    text += _column("known_at", "timestamp", "End of the hour: the row holds what was available by then.")
-    for row in concepts:
-        name, unit = row["concept"], row["unit"]
-        what = f"{row['label']} in {unit}: {row['aggregate']} of its hour, carried up to {row['carry_h']} h."
-        text += _column(column_name(name, unit), "double", what[0].upper() + what[1:], concept=name)
-        text += _column(f"{name}_n_obs", "integer", "Measurements of this hour known at its end.")
-        text += _column(f"{name}_age_h", "integer", "Hours since the hour in which the value was measured.")
-    return text
 
 
 def admission_summary(concepts: list[dict[str, str]]) -> str:
@@ -110,10 +94,9 @@ def admission_summary(concepts: list[dict[str, str]]) -> str:
 
 
 def contracts(seeds: Path = SEEDS) -> dict[Path, str]:
-    """The text of both contracts by file."""
+    """The text of each contract by file."""
     concepts = [row for row in read_csv(seeds / "concepts.csv") if row["wide"]]
     return {
-        FEATURES / "icu_hourly.yml": icu_hourly(concepts),
         FEATURES / "admission_summary.yml": admission_summary(concepts),
     }
 

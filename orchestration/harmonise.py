@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 import pyarrow.parquet as pq
 
-from orchestration import catalog, dbt, dictionary, gem, grid, input_layer, locks
+from orchestration import catalog, dbt, dictionary, gem, input_layer, locks
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
 WHOLE = frozenset({"items"})  # tables without a patient: every bucket reads all of them
@@ -30,6 +30,7 @@ ORDER = [
     "stay_id",
     "visit_id",
     "hour",
+    "step",
     "day",
     "as_of",
     "concept",
@@ -89,7 +90,7 @@ def inputs_of(accepted: catalog.Catalog, hospitals: Iterable[str]) -> dict[str, 
 
 def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
     """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
-    own = [Path(of) for of in (__file__, dbt.__file__, dictionary.__file__, gem.__file__, grid.__file__)]
+    own = [Path(of) for of in (__file__, dbt.__file__, dictionary.__file__, gem.__file__)]
     code = catalog.code_hash(*own, *dbt.COMPILES)
     packages = {
         name: version(name)

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -24,3 +26,14 @@ def near(word: str, known: Iterable[str]) -> str:
 
 def relative(path: Path) -> str:
     return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else str(path)
+
+
+def mistake(path: Path, error: ValidationError, known: Iterable[str]) -> str:
+    """The first mistake that pydantic found in a YAML file, as one line; `known` are the file's keys."""
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo is also a missing key
+    key = ".".join(map(str, first["loc"]))
+    if first["type"] == "extra_forbidden":
+        says = f"there is no such key; {near(key, known)}"
+    else:
+        says = "is missing; add it" if first["type"] == "missing" else f"{first['msg'].lower()}; mend it"
+    return f"{relative(path)}: {key}: {says}"

@@ -5,7 +5,6 @@ Contestants are independent, so each is asked as one piece of work on Ray, by as
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -135,8 +134,7 @@ class Asker:
 
         Raises JobError if the evaluation does not read that encoder's embeddings.
         """
-        versions = json.loads((self.job.path(key) / "versions.json").read_text())
-        (encoder,) = [k for k in versions["inputs"] if k.startswith("embeddings/")]
+        encoder = checkpoint.encoder_of(self.job.path(key))
         if encoder not in self.job.config.inputs:
             raise JobError(f"{key} was trained with {encoder}; add it to deps in the evaluation's defs.yaml")
         return text_vectors(str(self.job.path(encoder)), self.events.texts)

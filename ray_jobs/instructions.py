@@ -2,8 +2,8 @@
 
 Reads harmonised/events and splits, writes instructions/schema_alignment and instructions/clinical_reasoning, one file a
 bucket of patients, sorted by id: the same inputs give the same bytes. Parameters (all optional): `tries` (questions tried
-a visit, by set), `cutoffs` (ranges of visible events), `workers` (above 1, or with a cluster, buckets are made in parallel
-by Ray Data), `notes` (an endpoint that may read notes, which then are inputs too; see questions/notes.py).
+a visit, by set), `cutoffs` (ranges of visible events), `forms` (`core` or `all`, see templates/README.md), `workers` (above 1, or with a cluster, buckets are made in parallel
+by Ray Data), `paraphrase` (other words for a share of the questions, see questions/paraphrase.py), `notes` (an endpoint that may read notes, which then are inputs too; see questions/notes.py).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import re
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.questions import bucket, notes, record, registry
+from ray_jobs.questions import bucket, notes, paraphrase, record, registry
 from ray_jobs.runtime import Check, Job, main
 
 
@@ -29,6 +29,7 @@ def run(job: Job) -> None:
     parts = _on_ray(job, tasks) if parallel else [bucket.work(task) for task in tasks]
     faults = {kind: sum(part[kind] for part in parts) for kind in ("late", "lost", "dropped")}
     splits = bucket.read(sorted(job.files("splits")))
+    said = sum((Counter(part["paraphrased"]) for part in parts), Counter())
     metadata, checks = {}, []
     for name in registry.SETS:
         key = f"instructions/{name}"
@@ -38,16 +39,22 @@ def run(job: Job) -> None:
         questions = pl.concat(pl.read_parquet(io.BytesIO(part[name])) for part in parts)
         if questions.is_empty():
             raise JobError(f"no question for {key}: harmonised/events holds no admission that allows one")
-        metadata[key] = summary(questions)
+        metadata[key] = summary(questions) | ({"paraphrased": dict(sorted(said.items()))} if said else {})
         checks += [
             _check(key, "nothing_from_the_future", faults["late"]),
             _check(key, "every_answer_has_its_evidence", faults["lost"]),
             _check(key, "split_is_by_person", torn(questions, splits)),
         ]
         job.log.info("%s: %d questions", key, questions.height)
+    seconds, made = time.monotonic() - started, sum(m["questions"] for m in metadata.values())
     job.log.info(
-        "made in %.1f s; %d questions from notes dropped", time.monotonic() - started, faults["dropped"]
+        "made in %.1f s, %.0f questions/s; %d questions from notes dropped",
+        seconds,
+        made / seconds,
+        faults["dropped"],
     )
+    if said:
+        job.log.info("paraphrases: %s", ", ".join(f"{n} {outcome}" for outcome, n in sorted(said.items())))
     job.publish(metadata, checks)
     _forget(job)
 
@@ -59,11 +66,16 @@ def plan(job: Job) -> list[dict]:
         found = re.search(r"/bucket=(\d+)/", url)
         events[int(found.group(1)) if found else 0].append(url)
     asks_notes = notes.settings(job.params.get("notes")) is not None
+    paraphrase.settings(job.params.get("paraphrase"))
     note_keys = [key for key in sorted(job.config.inputs) if re.fullmatch(r"input/[^/]+/notes", key)]
     common = {
         "splits": sorted(job.files("splits")),
         "notes": [url for key in note_keys for url in sorted(job.files(key))] if asks_notes else [],
-        "params": {key: job.params[key] for key in ("tries", "cutoffs", "notes") if job.params.get(key)},
+        "params": {
+            key: job.params[key]
+            for key in ("tries", "cutoffs", "forms", "notes", "paraphrase")
+            if job.params.get(key)
+        },
     }
     keep = len(events) > 1
     return [

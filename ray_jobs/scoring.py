@@ -28,11 +28,17 @@ def exact(
     answer: str, predicted: str, answer_type: str, value: float | None, tolerance: float | None
 ) -> bool:
     """Right within the tolerance: a number or time in the unit of the answer and at most `tolerance` from `value`; any
-    other answer, and one without value or tolerance, as strict."""
+    other answer, and one without value or tolerance, as strict. A set (`a, b`) is right in any order."""
+    if answer_type == "set":
+        return _members(answer) == _members(predicted)
     said, meant = NUMBER.match(normal(predicted)), NUMBER.match(normal(answer))
     if answer_type not in MEASURED or value is None or tolerance is None or not said or not meant:
         return strict(answer, predicted)
     return said[2] == meant[2] and abs(float(said[1]) - value) <= tolerance + SLACK
+
+
+def _members(text: str) -> set[str]:
+    return {member.strip() for member in normal(text).split(", ")}
 
 
 def token_f1(answer: str, predicted: str) -> float:

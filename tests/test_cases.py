@@ -1,18 +1,19 @@
 """Every folder of tests/cases/ is an example and a test: input rows as CSV, expected rows as CSV, the real warehouse between.
 
 `input/<hospital>/<table>.csv` holds rows of the input layer; `expected/<room>/<table>.csv` the rows of a published table,
-with the columns that count, in any order. An empty cell is null. All cases go through the warehouse in one run, each
-hospital under the name of its case.
+with the columns that count, in any order. An empty cell is null. `grids/<grid>.yaml` are sampling rates beside those that are
+shipped. All cases go through the warehouse in one run, each hospital under the name of its case.
 """
 
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
 
-from orchestration import gem, harmonise
+from orchestration import dbt, gem, harmonise
 from tests.small_input import accept, rows
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "cases").glob("*/input"))
@@ -35,15 +36,18 @@ def plain(value: object) -> object:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    root = str(tmp_path_factory.mktemp("cases"))
+    root, project = str(tmp_path_factory.mktemp("cases")), tmp_path_factory.mktemp("project") / "dbt_project"
+    shutil.copytree(dbt.PROJECT, project)
     hospitals = []
     for case in CASES:
+        for grid in case.glob("grids/*.yaml"):
+            shutil.copy(grid, project / "grids")
         for folder in sorted((case / "input").iterdir()):
             hospitals.append(f"{case.name}_{folder.name}")
             accept(root, hospitals[-1], {path.stem: read(path) for path in folder.glob("*.csv")})
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv(gem.LOCATION, raising=False)
-        outcome = harmonise.harmonise(root, "cases", hospitals, "500MB")
+        outcome = harmonise.harmonise(root, "cases", hospitals, "500MB", project=project)
     assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
     return root
 

@@ -9,48 +9,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from orchestration import catalog
 from ray_jobs import base_model, train
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.llemr import checkpoint
 from ray_jobs.runtime import Job
-from tests import untaught
+from tests import small_model, untaught
 
 STAGE = {"steps": 4, "rows": 4, "micro_batch_rows": 2, "lr": 0.001, "warmup": 1, "checkpoint_every": 2}
-CHAT = (
-    "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant: {% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory):
-    """A byte-level BPE tokenizer and a Llama of two layers, saved as anybody's model is."""
-    folder = tmp_path_factory.mktemp("models") / "some-instruct"
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
-    bpe.train_from_iterator(["what was the last glucose? 7.4 mmol/l"], trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="</s>"
-    )
-    tokenizer.chat_template = CHAT
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,  # grouped, as the large ones are
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return small_model.save(tmp_path_factory.mktemp("models") / "some-instruct")
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +86,7 @@ def test_a_local_model_goes_through_both_stages_in_its_own_words(pretrained, roo
     base = LlamaForCausalLM.from_pretrained(pretrained).state_dict()
     assert all(torch.equal(v, base[k]) for k, v in first.lm.state_dict().items()), "stage 1 is frozen"
     assert any(not torch.equal(v, base[k]) for k, v in second.lm.state_dict().items())
-    assert second.lm_at is None and second.tokenizer.chat_template == CHAT
+    assert second.lm_at is None and second.tokenizer.chat_template == small_model.CHAT
 
 
 def test_a_path_without_a_model_is_named(root, tmp_path):

@@ -161,10 +161,20 @@ def another_future(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
     return tables
 
 
+GRIDS = {  # the shortest and the longest step: name to YAML
+    "stays_short": "description: .\nover: icu_stays\nevery: 5 minutes\nlong: true\nconcepts: [glucose]\n",
+    "visits_long": "description: .\nover: visits\nevery: 1 day\nlong: true\nconcepts: [glucose]\n",
+}
+
+
 def run(tmp: Path, name: str, tables: dict[str, list[dict]], buckets: int = 1) -> str:
-    root = str(tmp / name / "data")
+    root, project = str(tmp / name / "data"), tmp / "dbt_project"
+    if not project.exists():
+        shutil.copytree(dbt.PROJECT, project)
+        for grid, text in GRIDS.items():
+            (project / "grids" / f"{grid}.yaml").write_text(text)
     accept(root, "north", tables, buckets)
-    outcome = harmonise.harmonise(root, "test", ["north"], "500MB", 2)
+    outcome = harmonise.harmonise(root, "test", ["north"], "500MB", 2, project)
     assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
     return root
 
@@ -189,7 +199,11 @@ def test_nothing_from_the_future(tmp, root):
     """Change, delete and move what was known after the cut: what was known up to it stays byte for byte."""
     other = run(tmp, "future", another_future(world()))
     for key, known in {
-        "features/icu_hourly": "known_at",
+        **{
+            f"features/{grid}{long}": "known_at"
+            for grid in ("icu_hourly", "ward_hourly", *GRIDS)
+            for long in ("", "_long")
+        },
         "features/admission_summary": "cut_at",
         "harmonised/events": "available_at",
         "harmonised/measurements": "available_at",
@@ -203,7 +217,7 @@ def test_nothing_from_the_future(tmp, root):
 def test_buckets_make_no_difference(tmp, root):
     other = run(tmp, "buckets", world(), buckets=2)
     assert len(catalog.load(other).files("harmonised/events")) == 2
-    for key in harmonise.published_models(dbt.manifest()):
+    for key in harmonise.published_models(dbt.manifest(tmp / "dbt_project")):
         summed = (
             attrition if key == "labels/attrition" else list
         )  # counted in each bucket, summed by its reader
@@ -234,26 +248,46 @@ def test_summary_reads_nothing_after_its_cut(root):
         assert row["glucose_mg_dl_min"] == min(known) and row["glucose_mg_dl_max"] == max(known)
 
 
-def test_hourly_grid_against_a_plain_recount(root):
-    """Row h is recounted in Python from the measurements known at the end of hour h."""
+@pytest.mark.parametrize(
+    ("grid", "minutes", "over"),
+    [
+        ("icu_hourly", 60, "stays"),
+        ("ward_hourly", 60, "visits"),
+        ("stays_short", 5, "stays"),
+        ("visits_long", 1440, "visits"),
+    ],
+)
+def test_a_grid_against_a_plain_recount(root, grid, minutes, over):
+    """Each row is recounted in Python from the measurements known at the end of its step."""
     from statistics import median
 
     measured = [
         r for r in rows(root, "harmonised/measurements") if r["fate"] == "kept" and r["concept"] == "glucose"
     ]
-    begins = {f"p{n}": START + timedelta(hours=2) for n in range(6)}
-    for row in rows(root, "features/icu_hourly"):
-        begin = begins[row["patient_id"]]
-        by_hour: dict[int, list[float]] = {}
+    begin = START + (timedelta(hours=2) if over == "stays" else timedelta(0))
+    found = rows(root, f"features/{grid}")
+    assert found
+    long = {}
+    for row in rows(root, f"features/{grid}_long"):
+        if row["concept"] == "glucose":
+            long[(row["patient_id"], row["known_at"])] = (row["value"], row["n_obs"], row["age_h"])
+    for row in found:
+        by_step: dict[int, list[float]] = {}
+        now = row["hour" if minutes == 60 else "step"]
         for r in measured:
-            hour = (r["event_at"] - begin) // timedelta(hours=1)
-            if r["patient_id"] == row["patient_id"] and hour >= 0 and r["available_at"] <= row["known_at"]:
-                by_hour.setdefault(hour, []).append(r["value"])
-        newest = max(by_hour, default=None)
-        fresh = newest is not None and row["hour"] - newest <= 12
-        assert row["glucose_mg_dl"] == (median(by_hour[newest]) if fresh else None)
-        assert row["glucose_age_h"] == (row["hour"] - newest if fresh else None)
-        assert row["glucose_n_obs"] == len(by_hour.get(row["hour"], []))
+            step = (r["event_at"] - begin) // timedelta(minutes=minutes)
+            belongs = r["patient_id"] == row["patient_id"] and (step >= 0 or over == "visits")
+            if belongs and step <= now and r["available_at"] <= row["known_at"]:
+                by_step.setdefault(step, []).append(r["value"])
+        newest = max(by_step, default=None)
+        fresh = newest is not None and (now - newest) * minutes <= 12 * 60
+        cells = (row["glucose_mg_dl"], row["glucose_n_obs"], row["glucose_age_h"])
+        assert cells == (
+            median(by_step[newest]) if fresh else None,
+            len(by_step.get(now, [])),
+            (now - newest) * minutes / 60 if fresh else None,
+        )
+        assert long.get((row["patient_id"], row["known_at"])) == (cells if fresh else None)
 
 
 def test_running_visits_have_no_label_yet(root):
@@ -271,16 +305,15 @@ def test_ends_are_events_of_their_own(root):
     assert {"start of heparin by iv", "end of heparin by iv", "culture of blood: escherichia coli"} <= texts
 
 
-def test_nothing_new_means_nothing_done(root):
+def test_nothing_new_means_nothing_done(tmp, root):
     before = catalog.load(root).content
-    outcome = harmonise.harmonise(root, "again", ["north"], "500MB", 2)
+    outcome = harmonise.harmonise(root, "again", ["north"], "500MB", 2, tmp / "dbt_project")
     assert outcome.reused and not outcome.results
     assert catalog.load(root).content == before
 
 
 def test_an_edited_task_is_the_one_that_runs(tmp, root):
     project = tmp / "dbt_project"
-    shutil.copytree(dbt.PROJECT, project)
     task = project / "tasks" / "length_of_stay.yaml"
     assert {row["label"] for row in rows(root, "labels/length_of_stay")} == {0}
     task.write_text(task.read_text().replace("interval 7 days", "interval 3 days"))

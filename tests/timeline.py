@@ -42,9 +42,9 @@ def concepts() -> dict[str, dict[str, str]]:
         return {row["concept"]: row for row in csv.DictReader(file)}
 
 
-def timeline(admissions: int, seed: int = 1) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """(events, splits) of one admission a patient, in two hospitals."""
-    made = [_Admission(i, seed) for i in range(admissions)]
+def timeline(admissions: int, seed: int = 1, full: bool = False) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """(events, splits) of one admission a patient, in two hospitals; `full` adds the rarer kinds of events."""
+    made = [_Admission(i, seed, full) for i in range(admissions)]
     events = pl.DataFrame([e for a in made for e in a.events], schema=COLUMNS, orient="row")
     people = [(a.hospital, a.patient, _split(a.hospital, a.patient)) for a in made]
     splits = pl.DataFrame(people, schema=["hospital", "patient_id", "split"], orient="row")
@@ -58,7 +58,7 @@ def _split(*names: str) -> str:
 
 
 class _Admission:
-    def __init__(self, number: int, seed: int):
+    def __init__(self, number: int, seed: int, full: bool = False):
         self.rng = np.random.default_rng([seed, number])
         self.hospital, self.patient = ("north", "south")[number % 2], f"p{number}"
         self.visit, self.events, self.dictionary = f"v{number}", [], concepts()
@@ -68,6 +68,8 @@ class _Admission:
         self._arrive()
         self._measure()
         self._treat()
+        if full:
+            self._chart()
         self.add(self.hours, "discharge", "discharge: home")
 
     def add(self, hour, kind, text, value=None, unit=None, concept=None, delay=0.0):
@@ -140,3 +142,52 @@ class _Admission:
                 self.add(
                     hour, "susceptibility", f"{organism} and {drug}: {word}", concept=str(drug), delay=delay
                 )
+
+    def _chart(self):
+        """Scores, outputs, infusions, procedures, diagnoses, notes, cuff pressures."""
+        for hour in np.arange(1.0, self.hours, 6)[:5]:
+            for axis, high in (("gcs_eye", 4), ("gcs_motor", 6)):
+                entry = self.dictionary[axis]
+                value = float(self.rng.integers(1, high + 1))
+                self.add(hour, "score", entry["label"], value, entry["unit"], axis)
+            self.add(
+                hour + 0.2,
+                "output",
+                "urine output in ml",
+                float(self.rng.integers(50, 400)),
+                "mL",
+                "urine_output",
+            )
+            for concept, mean in (("heart_rate", 88), ("sbp", 120), ("dbp", 70)):
+                self.measure(hour + 0.4, concept, mean * self.rng.uniform(0.6, 1.4), 0.5)
+        for drug in self.rng.choice(
+            ["propofol", "norepinephrine", "dextrose"], self.rng.integers(0, 3), replace=False
+        ):
+            start = self.rng.uniform(0, self.hours / 3)
+            stop = start + self.rng.uniform(1, self.hours / 3)
+            self.add(
+                start,
+                "infusion",
+                f"start of {drug} by iv",
+                float(self.rng.integers(5, 90)),
+                "mL/h",
+                str(drug),
+            )
+            self.add(stop, "infusion", f"end of {drug} by iv", concept=str(drug))
+        for name in self.rng.choice(
+            ["intubation", "bronchoscopy", "central line"], self.rng.integers(0, 3), replace=False
+        ):
+            self.add(self.rng.uniform(2, self.hours), "procedure", f"procedure: {name}")
+        named = [
+            "essential (primary) hypertension",
+            "type 2 diabetes mellitus",
+            "sepsis, unspecified organism",
+            "gout",
+        ]
+        for name in self.rng.choice(named, self.rng.integers(1, 4), replace=False):
+            self.add(self.rng.uniform(1, 4), "diagnosis", f"diagnosis: {name}")
+        self.add(self.rng.uniform(1, 5), "note", "note: admission note")
+        if self.rng.random() < 0.5 and self.hours > 12:
+            self.add(
+                self.rng.uniform(4, self.hours * 0.5), "transfer", f"transfer to {self.rng.choice(WARDS)}"
+            )

@@ -3,12 +3,12 @@
     greatest(coalesce({{ available_at }}, {{ event_at }}), {{ event_at }})
 {%- endmacro %}
 
-{#- Whole hours from the start of a clock to a time; negative before it. -#}
-{% macro hour_of(time, start_at) -%}
-    cast(floor((epoch_us({{ time }}) - epoch_us({{ start_at }})) / 3600000000) as integer)
+{#- Whole steps from the start of a clock to a time; negative before it. -#}
+{% macro step_of(time, start_at, minutes=60) -%}
+    cast(floor((epoch_us({{ time }}) - epoch_us({{ start_at }})) / {{ minutes * 60000000 }}) as integer)
 {%- endmacro %}
 
-{#- The hour at whose end a time has passed: exactly on the hour belongs to the hour that ends there. -#}
-{% macro hour_ending_at_or_after(time, start_at) -%}
-    cast(ceil((epoch_us({{ time }}) - epoch_us({{ start_at }})) / 3600000000) as integer) - 1
+{#- The step at whose end a time has passed: exactly at the end of a step belongs to it. -#}
+{% macro step_ending_at_or_after(time, start_at, minutes=60) -%}
+    cast(ceil((epoch_us({{ time }}) - epoch_us({{ start_at }})) / {{ minutes * 60000000 }}) as integer) - 1
 {%- endmacro %}

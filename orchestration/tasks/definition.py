@@ -8,7 +8,8 @@ from typing import Annotated
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from orchestration.wording import LayoutError, near, relative
+from orchestration import wording
+from orchestration.wording import LayoutError, relative
 
 FOLDER = "tasks"
 PUBLISHED = "_as_published"
@@ -68,17 +69,7 @@ def read(project: Path) -> dict[str, Task]:
                     raise LayoutError(f"{relative(path)}: as_published: needs variant: corrected beside it")
                 tasks[path.stem + PUBLISHED] = Task(**{**content, "variant": "as_published", **published})
         except ValidationError as error:
-            first = min(
-                error.errors(), key=lambda e: e["type"] != "extra_forbidden"
-            )  # a typo is also a missing key
-            key = ".".join(map(str, first["loc"]))
-            if first["type"] == "extra_forbidden":
-                says = f"there is no such key; {near(key, Task.model_fields)}"
-            else:
-                says = (
-                    "is missing; add it" if first["type"] == "missing" else f"{first['msg'].lower()}; mend it"
-                )
-            raise LayoutError(f"{relative(path)}: {key}: {says}") from None
+            raise LayoutError(wording.mistake(path, error, Task.model_fields)) from None
         except (yaml.YAMLError, AttributeError, TypeError):
             raise LayoutError(
                 f"{relative(path)}: is not a YAML mapping; mend its indentation or quotes"

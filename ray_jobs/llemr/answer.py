@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
 import torch
 
 from ray_jobs.llemr.checkpoint import Weights
-from ray_jobs.llemr.data import EventStore, questions_of
+from ray_jobs.llemr.data import EventStore, Questions, questions_of
 from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures
 
 LONGEST_ANSWER = 24  # tokens
+UNFINISHED = "\ufffd"  # how a tokenizer decodes a character of which bytes are missing
 
 
 class Answerer:
@@ -46,16 +47,13 @@ class Answerer:
             )
         if questions.is_empty():
             return []
-        frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
-            answer=pl.lit("")
-        )
+        frame = questions
         if swap is not None:
             frame = frame.with_columns(
                 pl.Series(name, [s[i] for s in swap], dtype=frame.schema[name])
                 for i, name in enumerate(("hospital", "visit_id", "cutoff_at"))
             )
-        tokenizer = self.weights.tokenizer
-        asked = questions_of(frame, events, tokenizer, self.parts, int(self.weights.settings["event_budget"]))
+        asked, tokenizer = self.asked(frame, events), self.weights.tokenizer
         features = EventFeatures(self.weights.features, events, vectors)
         records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
         lengths = np.array(
@@ -70,6 +68,31 @@ class Answerer:
             for row, ids in zip(rows, said, strict=True):
                 answers[row] = tokenizer.decode(ids, skip_special_tokens=True).strip()
         return answers
+
+    def asked(self, questions: pl.DataFrame, events: EventStore) -> Questions:
+        """Questions as this model reads them: its tokens, and the events of each record that are in view."""
+        frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
+            answer=pl.lit("")
+        )
+        budget = int(self.weights.settings["event_budget"])
+        return questions_of(frame, events, self.weights.tokenizer, self.parts, budget)
+
+    def stream(
+        self, asked: Questions, events: EventStore, vectors: np.ndarray, limit: int = LONGEST_ANSWER
+    ) -> Iterator[str]:
+        """The answer to the first question as it grows: for every token what it adds to the text, which may be nothing.
+
+        Together the pieces are what `answer` says. A character whose bytes are not all there yet waits for them.
+        """
+        features = EventFeatures(self.weights.features, events, vectors)
+        prefixes = self._prefixes([asked.records[asked.record[0]]], features)
+        tokenizer, ids, said = self.weights.tokenizer, [], ""
+        for ((_, token),) in self.model.decode(prefixes, asked.prompt[:1], tokenizer.eos_token_id, limit):
+            ids.append(token)
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            whole = text.startswith(said) and not text.endswith(UNFINISHED)
+            yield text[len(said) :] if whole else ""
+            said = text if whole else said
 
     @torch.inference_mode()
     def _prefixes(self, records: list[np.ndarray], features: EventFeatures) -> list[torch.Tensor]:

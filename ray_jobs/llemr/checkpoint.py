@@ -24,12 +24,14 @@ import torch
 import yaml
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ray_jobs.config import JobError
 from ray_jobs.llemr.model import Llemr, Projector
 from ray_jobs.llemr.tokens import Features
 
 MANIFEST = "MANIFEST.sha256.json"
+transformers_logging.disable_progress_bar()
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "deepspeed", "ray")
 
 
@@ -124,6 +126,13 @@ def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32) -> Weig
         projector.load_state_dict(safetensors.torch.load_file(folder / "projector.safetensors"))
         weights = replace(weights, projector=projector)
     return weights
+
+
+def encoder_of(folder: Path | str) -> str:
+    """Key of the embeddings (`embeddings/<encoder>`) with which these weights were trained."""
+    versions = json.loads((Path(folder) / "versions.json").read_text())
+    (encoder,) = [key for key in versions["inputs"] if key.startswith("embeddings/")]
+    return encoder
 
 
 def load(folder: Path | str):

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping
 
 import fsspec
 import polars as pl
 
 from orchestration import catalog
-from ray_jobs.questions import make, notes, record, registry
+from ray_jobs.questions import make, notes, paraphrase, record, registry
 
 CONCEPTS = catalog.REPOSITORY / "dbt_project" / "seeds" / "concepts.csv"
 
 
 def work(task: Mapping) -> dict:
-    """Both sets of one bucket: `{set: Parquet bytes}` with `bucket`, and the counts `late`, `lost` and `dropped`.
+    """Both sets of one bucket: `{set: Parquet bytes}` with `bucket`, the counts `late`, `lost` and `dropped`, and `paraphrased`.
 
     task: bucket, events, splits, notes (URLs), params, kept (URL stem of an earlier attempt's result, or None).
     """
@@ -36,13 +37,13 @@ def work(task: Mapping) -> dict:
     return counts | files
 
 
-def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
+def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict]:
     events, params = read(task["events"]), task["params"]
     made, records = make.make(
         events,
         read(task["splits"]),
         pl.read_csv(CONCEPTS, infer_schema_length=None),
-        registry.load(),
+        registry.load(forms=params.get("forms") or "core"),
         params.get("tries") or make.TRIES,
         params.get("cutoffs") or make.CUTOFFS,
     )
@@ -52,7 +53,14 @@ def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
     if settings and task["notes"]:
         told, dropped = notes.ask(read(task["notes"]), records, settings)
         made["clinical_reasoning"] = pl.concat([made["clinical_reasoning"], told]).sort("id")
-    return made, {"bucket": task["bucket"], "late": late, "lost": lost, "dropped": dropped}
+    said: Counter[str] = Counter()
+    reworded = paraphrase.settings(params.get("paraphrase"))
+    if reworded:
+        for name, questions in made.items():
+            made[name], counts = paraphrase.apply(questions, reworded)
+            said.update(counts)
+    counts = {"bucket": task["bucket"], "late": late, "lost": lost, "dropped": dropped}
+    return made, counts | {"paraphrased": dict(said)}
 
 
 def faults(questions: pl.DataFrame, events: pl.DataFrame) -> tuple[int, int]:

@@ -50,9 +50,15 @@ def ask(template: Template, facts: Facts, records: pl.DataFrame, rate: float) ->
         chosen = _one_a_visit(template, chosen, records, purpose, min(1.0, rate - turn))
         for answer, share in template.thin.items():
             kept = pl.Series(draw.share(chosen["key"], f"{purpose} thin {answer}") < share)
-            chosen = chosen.filter((pl.col("word") != answer) | kept)
+            chosen = chosen.filter(kept | ~_says(template, answer))
         asked.append(_some_absent(template, facts, chosen, f"{purpose} absent"))
     return pl.concat(asked)
+
+
+def _says(template: Template, answer: str) -> pl.Expr:
+    """Whether a question has this answer, a word or a number as it is written in `thin`."""
+    told = pl.col(_told(template))
+    return (told == (float(answer) if _told(template) == "value" else answer)).fill_null(False)
 
 
 def _told(template: Template) -> str:
@@ -77,7 +83,7 @@ def _one_a_record(template: Template, rows: pl.DataFrame, purpose: str) -> pl.Da
         rows = rows.filter(pl.col(cell) == drawn)
     elif template.contrast or template.counter:
         rows = draw.pick(rows, ["told"], f"{purpose} answer")
-    for level in (["item"], ["other"], ["period", "direction", "at", "evidence"]):
+    for level in (["item"], ["other"], ["period", "direction", "threshold", "at", "evidence"]):
         rows = draw.pick(rows, level, f"{purpose} {level[0]}")
     return rows.select(COLUMNS)
 

@@ -73,10 +73,11 @@ def count(template: Template, facts: Facts) -> pl.DataFrame:
 
 
 def extreme(template: Template, facts: Facts) -> pl.DataFrame:
-    """Highest, lowest or mean value in a period, of two or more. Shortcut last_value: the item's last value."""
+    """A statistic of the values in a period, of two or more. Shortcut last_value: the item's last value."""
     value, row_id = pl.col("value"), pl.col("row_id")
-    answer = getattr(value, template.statistic)()
-    told_by = row_id if template.statistic == "mean" else row_id.filter(value == answer)
+    spread = template.statistic == "range"
+    answer = value.max() - value.min() if spread else getattr(value, template.statistic)()
+    told_by = row_id.filter(value == answer) if template.statistic in ("max", "min") else row_id
     rows = _in_periods(template, facts, answer, value.last(), told_by)
     return rows.filter(pl.col("n") >= 2)
 

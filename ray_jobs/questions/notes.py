@@ -7,54 +7,30 @@ under `allowed_hosts`. An answer is kept only if all its words and numbers stand
 from __future__ import annotations
 
 import json
-import os
 import re
-import urllib.error
-import urllib.request
-from urllib.parse import urlsplit
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ray_jobs.config import JobError
-from ray_jobs.questions import draw
+from ray_jobs.questions import draw, endpoint
 from ray_jobs.questions.record import VISIT
 from ray_jobs.questions.wording import COLUMNS, question_id
 
+WHERE = "params.notes"
 PROMPT = (
     "Read the clinical note. Ask one short question in lower case that a clinician would ask and that the note answers. "
     'Reply with JSON only: {"question": "...", "answer": "..."}; the answer in at most eight words, taken from the note.'
 )
 
 
-class NotesSettings(BaseModel):
-    """params.notes of the job: an OpenAI-compatible chat endpoint, and the hosts that may be sent notes."""
+class NotesSettings(endpoint.EndpointSettings):
+    """params.notes of the job: the endpoint, and the share of the records that are asked about."""
 
-    model_config = ConfigDict(extra="forbid")
-    endpoint: str
-    allowed_hosts: list[str]
-    model: str
-    key_env: str | None = None
     share: float = 1.0
-    timeout_s: float = 60.0
 
 
 def settings(params: dict | None) -> NotesSettings | None:
     """None if notes are not configured. Raises JobError if the host of the endpoint is not allowed."""
-    if not params:
-        return None
-    try:
-        chosen = NotesSettings(**params)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise JobError(f"params.notes.{key}: {first['msg']}") from None
-    host = urlsplit(chosen.endpoint).hostname
-    if host not in chosen.allowed_hosts:
-        raise JobError(
-            f"params.notes.endpoint: host {host} is not in allowed_hosts; add it there if notes may be sent to it"
-        )
-    return chosen
+    return endpoint.checked(NotesSettings, params, WHERE) if params else None
 
 
 def ask(notes: pl.DataFrame, records: pl.DataFrame, chosen: NotesSettings) -> tuple[pl.DataFrame, int]:
@@ -71,7 +47,7 @@ def ask(notes: pl.DataFrame, records: pl.DataFrame, chosen: NotesSettings) -> tu
     )
     made, dropped = [], 0
     for row in newest.iter_rows(named=True):
-        told = _request(row["text"], chosen)
+        told = _told(row["text"], chosen)
         if told is None or not supported(told["answer"], row["text"]):
             dropped += 1
             continue
@@ -85,32 +61,11 @@ def supported(answer: str, note: str) -> bool:
     return bool(words) and words <= set(re.findall(r"[a-z0-9.]*[a-z0-9]", note.lower()))
 
 
-def _request(note: str, chosen: NotesSettings) -> dict[str, str] | None:
-    messages = [{"role": "system", "content": PROMPT}, {"role": "user", "content": note}]
-    body = json.dumps({"model": chosen.model, "temperature": 0, "messages": messages}).encode()
-    headers = {"Content-Type": "application/json"}
-    if chosen.key_env:
-        headers["Authorization"] = f"Bearer {os.environ.get(chosen.key_env, '')}"
-    request = urllib.request.Request(chosen.endpoint, body, headers)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
+def _told(note: str, chosen: NotesSettings) -> dict[str, str] | None:
     try:
-        with opener.open(request, timeout=chosen.timeout_s) as response:
-            content = json.load(response)["choices"][0]["message"]["content"]
-    except (urllib.error.URLError, TimeoutError, KeyError, json.JSONDecodeError) as error:
-        raise JobError(
-            f"params.notes.endpoint: {chosen.endpoint} failed ({type(error).__name__}); mend it or remove params.notes"
-        ) from None
-    try:
-        told = json.loads(content)
+        told = json.loads(endpoint.say(chosen, PROMPT, note, WHERE))
         return told if isinstance(told["question"], str) and isinstance(told["answer"], str) else None
     except (json.JSONDecodeError, KeyError, TypeError):
-        return None
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect could lead to a host that is not allowed."""
-
-    def redirect_request(self, *_args: object) -> None:
         return None
 
 

@@ -35,9 +35,9 @@ def trend(template: Template, facts: Facts) -> pl.DataFrame:
     series = series.filter((pl.col("n") >= 3) & (pl.col("n") == pl.col("times")))
     base, position = ("previous", -2) if template.compare == "previous" else ("first", 0)
     rule = "mean" if template.shortcut == "last_against_mean" else "previous"
-    return _differs(series, "last", base).with_columns(
-        word=_higher("last", base),
-        shortcut_word=_higher("last", rule),
+    return differs(series, "last", base).with_columns(
+        word=higher("last", base),
+        shortcut_word=higher("last", rule),
         evidence=pl.concat_list(pl.col("ids").list.get(position), pl.col("ids").list.last()),
     )
 
@@ -47,7 +47,7 @@ def threshold_after(template: Template, facts: Facts) -> pl.DataFrame:
 
     Shortcut any_value: whether it ever was, before or after, so always yes.
     """
-    pairs = _around(template, facts).drop_nulls(["normal_low", "normal_high"])
+    pairs = around(template, facts).drop_nulls(["normal_low", "normal_high"])
     after = pl.col("hour") > pl.col("start")
     value = pl.col("value")
     found = []
@@ -69,16 +69,16 @@ def threshold_after(template: Template, facts: Facts) -> pl.DataFrame:
     rows = pl.concat(found).filter((pl.col("n") >= 1) & pl.col("ever"))
     told = pl.when("crossed").then("hits").otherwise("evidence")
     return rows.with_columns(
-        word=_yes("crossed"), shortcut_word=_yes("ever"), evidence=pl.concat_list("start_id", told)
+        word=yes("crossed"), shortcut_word=yes("ever"), evidence=pl.concat_list("start_id", told)
     )
 
 
 def change_after(template: Template, facts: Facts) -> pl.DataFrame:
     """The first value after a drug's start against the last one before it. Shortcut last_against_first: the whole series."""
-    rows = _sides(_around(template, facts)).filter(pl.col("n") >= 3)
-    return _differs(rows, "next", "last_before").with_columns(
-        word=_higher("next", "last_before"),
-        shortcut_word=_higher("last", "first"),
+    rows = _sides(around(template, facts)).filter(pl.col("n") >= 3)
+    return differs(rows, "next", "last_before").with_columns(
+        word=higher("next", "last_before"),
+        shortcut_word=higher("last", "first"),
         evidence=pl.concat_list("start_id", "before_id", "next_id"),
     )
 
@@ -106,7 +106,7 @@ def status_after(template: Template, facts: Facts) -> pl.DataFrame:
 def place_at(template: Template, facts: Facts) -> pl.DataFrame:
     """The care unit (the subject) in which a patient was when a drug started. Shortcut last_place: the last care unit."""
     units = facts.of(template.subject).select("rec", unit_name="item", came="hour", unit_id="row_id")
-    drugs = _starts(facts.of(template.drug)).rename({"item": "other"})
+    drugs = starts(facts.of(template.drug)).rename({"item": "other"})
     last = units.group_by("rec", maintain_order=True).agg(
         shortcut_word=pl.col("unit_name").last(), units=pl.col("unit_name").n_unique()
     )
@@ -119,14 +119,14 @@ def place_at(template: Template, facts: Facts) -> pl.DataFrame:
 
 
 def _value_beside(template: Template, facts: Facts, told: str, rule: str, row_id: str) -> pl.DataFrame:
-    rows = _sides(_around(template, facts))
+    rows = _sides(around(template, facts))
     return rows.with_columns(
         value=pl.col(told), shortcut_value=pl.col(rule), evidence=pl.concat_list("start_id", row_id)
     )
 
 
 def _status_beside(template: Template, facts: Facts, told: str, rule: str, row_id: str) -> pl.DataFrame:
-    rows = _sides(_around(template, facts))
+    rows = _sides(around(template, facts))
     said = with_status(rows.with_columns(value=pl.col(told)))
     by_rule = with_status(rows.with_columns(value=pl.col(rule))).select(*PAIR, shortcut_word=pl.col("word"))
     joined = said.join(by_rule, on=PAIR, maintain_order="left")
@@ -138,7 +138,7 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
 
     Shortcut drug_in_first_half: after, if the drug started in the first half of the record.
     """
-    pairs = _around(template, facts)
+    pairs = around(template, facts)
     best = pl.col("value").max() if template.statistic == "max" else pl.col("value").min()
     rows = (
         pairs.filter(pl.col("hour") != pl.col("start"))
@@ -169,16 +169,16 @@ def order(template: Template, facts: Facts) -> pl.DataFrame:
 
     Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
     """
-    starts = _starts(facts.of(template.subject))
-    others = starts.select("rec", other="item", other_start="start", other_id="start_id")
-    pairs = starts.join(others, on="rec", maintain_order="left_right").filter(
+    firsts = starts(facts.of(template.subject))
+    others = firsts.select("rec", other="item", other_start="start", other_id="start_id")
+    pairs = firsts.join(others, on="rec", maintain_order="left_right").filter(
         (pl.col("item") != pl.col("other")) & (pl.col("start") != pl.col("other_start"))
     )
     pairs = pairs.join(facts.end.drop("key"), on="rec", maintain_order="left")
     return pairs.with_columns(
         earlier=pl.col("start") < pl.col("other_start"), half=pl.col("start") * 2 < pl.col("end")
     ).with_columns(
-        word=_yes("earlier"), shortcut_word=_yes("half"), evidence=pl.concat_list("start_id", "other_id")
+        word=yes("earlier"), shortcut_word=yes("half"), evidence=pl.concat_list("start_id", "other_id")
     )
 
 
@@ -187,7 +187,7 @@ def next_drug(template: Template, facts: Facts) -> pl.DataFrame:
 
     Shortcut first_drug: the first of these drugs in the record, whenever it started.
     """
-    cultures = _starts(facts.of(template.subject))
+    cultures = starts(facts.of(template.subject))
     drugs = facts.of(template.drug).select("rec", drug="item", began="hour", drug_id="row_id")
     first = drugs.group_by("rec", maintain_order=True).agg(
         shortcut_word=pl.col("drug").first(), n=(pl.col("began") == pl.col("began").min()).sum()
@@ -201,16 +201,16 @@ def next_drug(template: Template, facts: Facts) -> pl.DataFrame:
     return rows.with_columns(evidence=pl.concat_list("start_id", "drug_id"))
 
 
-def _starts(rows: pl.DataFrame) -> pl.DataFrame:
+def starts(rows: pl.DataFrame) -> pl.DataFrame:
     """An item's first fact: rec, key, item, start (hour), start_id."""
     return rows.group_by(ITEM, maintain_order=True).agg(
         start=pl.col("hour").first(), start_id=pl.col("row_id").first()
     )
 
 
-def _around(template: Template, facts: Facts) -> pl.DataFrame:
+def around(template: Template, facts: Facts) -> pl.DataFrame:
     """Every measurement of a record beside every drug of it: item, other (the drug), hour, value, start, start_id."""
-    drugs = _starts(facts.of(template.drug)).select("rec", "start", "start_id", other="item")
+    drugs = starts(facts.of(template.drug)).select("rec", "start", "start_id", other="item")
     rows = facts.of(template.subject).drop_nulls("value")
     return rows.join(drugs, on="rec", maintain_order="left_right").drop("word", "at")
 
@@ -235,15 +235,15 @@ def _sides(pairs: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _higher(one: str, other: str) -> pl.Expr:
+def higher(one: str, other: str) -> pl.Expr:
     return pl.when(pl.col(one) > pl.col(other)).then(pl.lit("higher")).otherwise(pl.lit("lower"))
 
 
-def _yes(column: str) -> pl.Expr:
+def yes(column: str) -> pl.Expr:
     return pl.when(column).then(pl.lit("yes")).otherwise(pl.lit("no"))
 
 
-def _differs(rows: pl.DataFrame, one: str, other: str) -> pl.DataFrame:
+def differs(rows: pl.DataFrame, one: str, other: str) -> pl.DataFrame:
     """Leave out what a reader of the printed numbers could not tell apart: less than a last digit or 2 %."""
     step = pl.max_horizontal(
         10.0 ** -pl.col("digits").fill_null(2).cast(pl.Float64), pl.col(other).abs() * 0.02

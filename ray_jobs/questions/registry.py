@@ -12,13 +12,16 @@ import polars as pl
 import yaml
 from pydantic import ValidationError
 
-from ray_jobs.questions import lookups, reasoning
+from ray_jobs.questions import lookups, reasoning, series, spans
 from ray_jobs.questions.facts import Subject
 from ray_jobs.questions.template import Template
 
 FOLDER = Path(__file__).resolve().parent.parent / "templates"
 SETS = ("schema_alignment", "clinical_reasoning")
-OPERATORS: dict[str, Callable[..., pl.DataFrame]] = lookups.OPERATORS | reasoning.OPERATORS
+FORMS = ("core", "all")  # the forms of the default night, or these and the ones under templates/more/
+OPERATORS: dict[str, Callable[..., pl.DataFrame]] = (
+    lookups.OPERATORS | reasoning.OPERATORS | spans.OPERATORS | series.OPERATORS
+)
 NEEDS = {
     "value_end": "end",
     "time_end": "end",
@@ -30,6 +33,12 @@ NEEDS = {
     "trend": "compare",
     **dict.fromkeys(("threshold_after", "change_after", "place_at", "next_drug"), "drug"),
     **dict.fromkeys(("value_before", "value_after", "status_before", "status_after"), "drug"),
+    **dict.fromkeys(("duration", "running_at", "gap", "order_pair", "previous_item", "mean_shift"), "drug"),
+    **dict.fromkeys(("extreme_beside", "count_beside"), "side"),
+    "extreme_time": "statistic",
+    "difference": "compare",
+    "computed": "terms",
+    "attribute_over": "limits",
 }
 SHORTCUTS = {
     "value_at": {"last_value"},
@@ -54,6 +63,21 @@ SHORTCUTS = {
     "extreme_side": {"drug_in_first_half"},
     "order": {"in_first_half"},
     "next_drug": {"first_drug"},
+    "extreme_time": {"last_time"},
+    "running_at": {"was_started"},
+    "state_at": {"last_item"},
+    "order_pair": {"in_first_half"},
+    "previous_item": {"first_item"},
+    "different": {"whole_record"},
+    "count_beyond": {"all_values"},
+    "first_beyond": {"first_time"},
+    "returned": {"last_normal"},
+    "difference": {"last_step", "whole"},
+    "computed": {"last_computed"},
+    "both_outside": {"first_outside"},
+    "extreme_beside": {"whole_record"},
+    "count_beside": {"whole_record"},
+    "mean_shift": {"last_against_first"},
 }
 SLOTS = {"item", "other", "at", "period", "direction", "threshold"}
 
@@ -71,8 +95,10 @@ class Registry:
     units: dict[str, str] = field(default_factory=dict)
 
 
-def load(folder: Path = FOLDER) -> Registry:
-    """Read subjects.yaml and one file a set. Raises RegistryError."""
+def load(folder: Path = FOLDER, forms: str = "core") -> Registry:
+    """Read subjects.yaml and one file a set; with forms="all" also its namesake under more/. Raises RegistryError."""
+    if forms not in FORMS:
+        raise RegistryError(f"params.forms: unknown '{forms}'; use one of {', '.join(FORMS)}")
     common = _read(folder / "subjects.yaml")
     pools = common.get("pools", {})
     subjects = {}
@@ -91,7 +117,10 @@ def load(folder: Path = FOLDER) -> Registry:
             raise RegistryError(
                 f"subjects.yaml: {name}: {error}; a subject has kinds, and may have item, word, items"
             ) from None
-    templates = {name: _templates(folder / f"{name}.yaml", subjects, pools) for name in SETS}
+    places = [folder] if forms == "core" else [folder, folder / "more"]
+    templates = {
+        name: _templates([place / f"{name}.yaml" for place in places], subjects, pools) for name in SETS
+    }
     return Registry(templates, subjects, common.get("units", {}))
 
 
@@ -107,9 +136,11 @@ def _read(path: Path) -> dict:
         ) from None
 
 
-def _templates(path: Path, subjects: dict[str, Subject], pools: dict[str, list[str]]) -> list[Template]:
+def _templates(
+    paths: list[Path], subjects: dict[str, Subject], pools: dict[str, list[str]]
+) -> list[Template]:
     found: dict[str, Template] = {}
-    for entry in _read(path)["templates"]:
+    for path, entry in ((p, e) for p in paths for e in _read(p)["templates"]):
         where = f"{path.name}: {entry.get('id', 'a template without id')}"
         for key in ("pool", "absent_pool"):
             if isinstance(entry.get(key), str):

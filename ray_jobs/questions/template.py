@@ -26,15 +26,19 @@ class Template(BaseModel):
     family: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     operator: str
     subject: str
-    answer: Literal["number", "time", "yes_no", "category"]
+    answer: Literal["number", "time", "yes_no", "category", "set"]
     wording: list[str] = Field(min_length=1)
     weight: float = Field(default=1.0, gt=0)
     # what some operators ask for
     end: Literal["first", "last"] | None = None
     periods: list[str] = ["all"]
-    statistic: Literal["max", "min", "mean"] | None = None
+    statistic: Literal["max", "min", "mean", "median", "sum", "range"] | None = None
     compare: Literal["previous", "first"] | None = None
     drug: str | None = None
+    side: Literal["before", "after"] | None = None
+    terms: dict[str, float] = {}
+    over: str | None = None
+    limits: list[float] = []
     pool: list[str] = []
     # how the answer is printed and scored
     unit: str | None = None

@@ -87,7 +87,7 @@ vitals_of_the_hour as (
         readings.concept,
         min(readings.event_at) as event_at,
         any_value(clocks.start_at) + to_hours(readings.known_hour + 1) as available_at,
-        {{ hourly_value() }} as value,
+        {{ value_of_step() }} as value,
         min(readings.row_id) as row_id
     from {{ ref('readings') }} as readings
     inner join {{ ref('clocks') }} as clocks on readings.clock_no = clocks.clock_no

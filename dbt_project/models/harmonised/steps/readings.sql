@@ -58,10 +58,10 @@ select
     concept,
     aggregate,
     is_vital,
-    {{ hour_of('event_at', 'start_at') }} as hour,
+    {{ step_of('event_at', 'start_at') }} as hour,
     greatest(
-        {{ hour_ending_at_or_after('available_at', 'start_at') }},
-        {{ hour_of('event_at', 'start_at') }}
+        {{ step_ending_at_or_after('available_at', 'start_at') }},
+        {{ step_of('event_at', 'start_at') }}
     ) as known_hour,
     value,
     event_at,
