@@ -11,9 +11,10 @@ import torch
 from ray_jobs.llemr.checkpoint import Weights
 from ray_jobs.llemr.data import EventStore, questions_of
 from ray_jobs.llemr.tokenizer import prompt_parts
-from ray_jobs.llemr.tokens import EventFeatures
+from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
 LONGEST_ANSWER = 24  # tokens
+CONTROLS = (None, "withheld", "shuffled")
 
 
 class Answerer:
@@ -36,13 +37,13 @@ class Answerer:
     ) -> list[str]:
         """One text a question, in their order.
 
-        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `events.texts`.
-        control: None, or 'withheld' (no events at all). swap: the (hospital, visit_id, cutoff_at) to be read in place
+        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `features.texts_of(events)`.
+        control: None, 'withheld' (no events at all) or 'shuffled' (in a random order; each says its own hour). swap: the (hospital, visit_id, cutoff_at) to be read in place
         of each question's own. Questions are sorted by length, so that a batch is hardly padded.
         """
-        if control not in (None, "withheld"):
+        if control not in CONTROLS:
             raise ValueError(
-                f"control is {control!r}; it is None or 'withheld', and swaps are given by `swap`"
+                f"control is {control!r}; it is one of {CONTROLS}, and swaps are given by `swap`"
             )
         if questions.is_empty():
             return []
@@ -56,8 +57,13 @@ class Answerer:
             )
         tokenizer = self.weights.tokenizer
         asked = questions_of(frame, events, tokenizer, self.parts, int(self.weights.settings["event_budget"]))
-        features = EventFeatures(self.weights.features, events, vectors)
-        records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
+        features = event_features(self.weights.features, events, vectors)
+        records = asked.records
+        if control == "withheld":
+            records = [record[:0] for record in records]
+        elif control == "shuffled":
+            rng = np.random.default_rng(0)
+            records = [rng.permutation(record) for record in records]
         lengths = np.array(
             [len(records[r]) + len(p) for r, p in zip(asked.record, asked.prompt, strict=True)]
         )
@@ -72,7 +78,9 @@ class Answerer:
         return answers
 
     @torch.inference_mode()
-    def _prefixes(self, records: list[np.ndarray], features: EventFeatures) -> list[torch.Tensor]:
+    def _prefixes(
+        self, records: list[np.ndarray], features: EventFeatures | V1Features
+    ) -> list[torch.Tensor]:
         """What stands before each question, as vectors [p, width]: the template's own tokens, then the events."""
         embed = self.model.lm.get_input_embeddings()
         before = embed(torch.tensor(self.parts[0], dtype=torch.long, device=self.device))
