@@ -165,7 +165,10 @@ def measure(root: str, recipe: Recipe, start: str = "weights/stage1", steps: int
     }
     figures |= {"worst_loss_difference": worst, "first_loss": curves[0, 0], "last_loss": curves[0, -1]}
     for name, side in sides.items():
-        second, tokens = float(np.median(side["seconds"][WARM:])), float(np.mean(side["tokens"]))
+        second, tokens = (
+            float(np.median(side["seconds"][min(WARM, steps - 1) :])),
+            float(np.mean(side["tokens"])),
+        )
         figures |= {
             f"{name}_cpu_s_a_step": round(second, 4),
             f"{name}_questions_a_cpu_second": round(QUESTIONS / second, 1),
