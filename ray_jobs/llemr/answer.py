@@ -14,11 +14,8 @@ from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
 LONGEST_ANSWER = 24  # tokens
-<<<<<<< HEAD
 UNFINISHED = "\ufffd"  # how a tokenizer decodes a character of which bytes are missing
-=======
 CONTROLS = (None, "withheld", "shuffled")
->>>>>>> wt-train
 
 
 class Answerer:
@@ -42,8 +39,8 @@ class Answerer:
         """One text a question, in their order.
 
         questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `features.texts_of(events)`.
-        control: None, 'withheld' (no events at all) or 'shuffled' (in a random order; each says its own hour). swap: the (hospital, visit_id, cutoff_at) to be read in place
-        of each question's own. Questions are sorted by length, so that a batch is hardly padded.
+        control: None, 'withheld' (no events at all) or 'shuffled' (in a random order; each says its own hour). swap: the
+        (hospital, visit_id, cutoff_at) to be read in place of each question's own. Questions are sorted by length, so that a batch is hardly padded.
         """
         if control not in CONTROLS:
             raise ValueError(
@@ -57,13 +54,7 @@ class Answerer:
                 pl.Series(name, [s[i] for s in swap], dtype=frame.schema[name])
                 for i, name in enumerate(("hospital", "visit_id", "cutoff_at"))
             )
-<<<<<<< HEAD
         asked, tokenizer = self.asked(frame, events), self.weights.tokenizer
-        features = EventFeatures(self.weights.features, events, vectors)
-        records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
-=======
-        tokenizer = self.weights.tokenizer
-        asked = questions_of(frame, events, tokenizer, self.parts, int(self.weights.settings["event_budget"]))
         features = event_features(self.weights.features, events, vectors)
         records = asked.records
         if control == "withheld":
@@ -71,7 +62,6 @@ class Answerer:
         elif control == "shuffled":
             rng = np.random.default_rng(0)
             records = [rng.permutation(record) for record in records]
->>>>>>> wt-train
         lengths = np.array(
             [len(records[r]) + len(p) for r, p in zip(asked.record, asked.prompt, strict=True)]
         )
@@ -100,7 +90,7 @@ class Answerer:
 
         Together the pieces are what `answer` says. A character whose bytes are not all there yet waits for them.
         """
-        features = EventFeatures(self.weights.features, events, vectors)
+        features = event_features(self.weights.features, events, vectors)
         prefixes = self._prefixes([asked.records[asked.record[0]]], features)
         tokenizer, ids, said = self.weights.tokenizer, [], ""
         for ((_, token),) in self.model.decode(prefixes, asked.prompt[:1], tokenizer.eos_token_id, limit):
