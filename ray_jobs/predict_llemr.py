@@ -47,7 +47,8 @@ def run(job: Job) -> None:
         if mine.is_empty():
             continue
         model = checkpoint.load(job.path(key))
-        vectors = text_vectors(str(job.path(checkpoint.encoder_of(job.path(key)))), store.texts)
+        encoder = job.path(checkpoint.encoder_of(job.path(key)))
+        vectors = text_vectors(str(encoder), model.weights.features.texts_of(store))
         said = mine.with_columns(pl.Series("odds", model.odds(mine, store, vectors)))
         for (task,), of_task in said.partition_by("task", as_dict=True, maintain_order=True).items():
             found = foreseen(job, name, task, of_task)

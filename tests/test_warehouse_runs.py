@@ -273,12 +273,12 @@ def test_a_grid_against_a_plain_recount(root, grid, minutes, over):
             long[(row["patient_id"], row["known_at"])] = (row["value"], row["n_obs"], row["age_h"])
     for row in found:
         by_step: dict[int, list[float]] = {}
+        now = row["hour" if minutes == 60 else "step"]
         for r in measured:
             step = (r["event_at"] - begin) // timedelta(minutes=minutes)
             belongs = r["patient_id"] == row["patient_id"] and (step >= 0 or over == "visits")
-            if belongs and r["available_at"] <= row["known_at"]:
+            if belongs and step <= now and r["available_at"] <= row["known_at"]:
                 by_step.setdefault(step, []).append(r["value"])
-        now = row["hour" if minutes == 60 else "step"]
         newest = max(by_step, default=None)
         fresh = newest is not None and (now - newest) * minutes <= 12 * 60
         cells = (row["glucose_mg_dl"], row["glucose_n_obs"], row["glucose_age_h"])

@@ -1,0 +1,1 @@
+"""ICU stays as dyn, sta and outc: the three files a task that YAIB (Yet Another ICU Benchmark) reads."""
