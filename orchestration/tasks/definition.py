@@ -50,7 +50,18 @@ class Task(BaseModel):
     outcome: Outcome | None = None
     label: str
     exclude: dict[Name, str] = {}
-    groups: list[str] = Field(default=[], description="CCSR categories: one label each, column code_group.")
+    groups: dict[str, str] = Field(
+        default={}, description="CCSR categories and their names: one label each, column code_group."
+    )
+    question: str | None = Field(
+        default=None,
+        description="How a language model is asked, yes or no; {group} is the name of a category.",
+    )
+
+    def asked(self, group: str | None = None) -> str:
+        """The question about one group, or about the task; without one in the file it is the description."""
+        question = self.question or ("{group}: " if self.groups else "") + self.description.lower()
+        return question.replace("{group}", self.groups[group]) if group else question
 
 
 def read(project: Path) -> dict[str, Task]:

@@ -180,7 +180,7 @@ grouped as (
         asked.code_group,
         in_group.ccsr is not null as has_group
     from {"followed" if self.task.outcome else "bounded"} as rows
-    cross join (select unnest({self.task.groups}) as code_group) as asked
+    cross join (select unnest({list(self.task.groups)}) as code_group) as asked
     left join in_group
         on
             rows.hospital = in_group.hospital
