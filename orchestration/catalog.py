@@ -3,8 +3,8 @@
 `catalog.json` in the data root maps each asset key (`input/north/visits`, `weights/stage1`) to one accepted version:
 its files with sha256 and row counts, the fingerprint of what it was made from, and the versions of its inputs. Readers
 read what the catalog names, never a glob. Steps write candidates below `candidates/<run>/`; `publish` lets the gate judge
-them, adds their files under names that carry the version, writes their manifest, replaces `catalog.json` and then lets
-the old files go. A crash at any point leaves the old catalog or the new one, and files that no reader knows.
+them, adds their files under names that carry the version (a file whose bytes are published already stays where it is),
+writes their manifest, replaces `catalog.json` and then lets the old files go. A crash at any point leaves the old catalog or the new one, and files that no reader knows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,7 +120,10 @@ def _is_source(path: Path) -> bool:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One asset's output, not yet accepted. `folder` is local; a `table` is Parquet files, else a version directory."""
+    """One asset's output, not yet accepted. `folder` is local; a `table` is Parquet files, else a version directory.
+
+    `unchanged` are records of accepted files that belong to this version too and were not made again.
+    """
 
     key: str
     folder: Path
@@ -128,6 +131,7 @@ class Candidate:
     inputs: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, object] = field(default_factory=dict)
     table: bool = True
+    unchanged: Sequence[Mapping[str, object]] = ()
 
     @property
     def version(self) -> str:
@@ -206,7 +210,11 @@ def publish(root: str, run_id: str, candidates: Iterable[Candidate]) -> dict[str
     from orchestration import gate
 
     candidates = list(candidates)
-    verdicts = {c.key: gate.judge(c.key, c.parquet()) for c in candidates if gate.has_suite(c.key)}
+    verdicts = {
+        c.key: gate.judge(c.key, c.parquet() + [join(root, str(f["path"])) for f in c.unchanged])
+        for c in candidates
+        if gate.has_suite(c.key)
+    }
     refused = sorted(key for key, verdict in verdicts.items() if not verdict.passed)
     if refused:
         raise GateRefused(f"not published, refused by the gate: {', '.join(refused)}", verdicts)
@@ -220,20 +228,26 @@ def publish(root: str, run_id: str, candidates: Iterable[Candidate]) -> dict[str
 
 def _add_files(root: str, run_id: str, candidate: Candidate) -> dict:
     fs, base = fsspec.core.url_to_fs(root)
-    files = []
+    stands = load(root).accepted.get(candidate.key, {"files": []})["files"] if candidate.table else []
+    by_content = {(_folder(f["path"]), f.get("sha256")): f for f in stands}
+    files = list(candidate.unchanged)
     for source in sorted(p for p in candidate.folder.rglob("*") if p.is_file()):
         relative = source.relative_to(candidate.folder).as_posix()
         path = _published_path(candidate, relative)
         record = {"path": path, "bytes": source.stat().st_size, "sha256": sha256_of(source)}
+        same = by_content.get((_folder(path), record["sha256"]))
+        if same and fs.exists(f"{base}/{same['path']}"):
+            files.append(same)
+            continue
         if source.suffix == ".parquet":
             record["rows"] = pq.read_metadata(source).num_rows
-        fs.makedirs(f"{base}/{path}".rsplit("/", 1)[0], exist_ok=True)
+        fs.makedirs(f"{base}/{_folder(path)}", exist_ok=True)
         fs.put_file(str(source), f"{base}/{path}")
         files.append(record)
     entry = {
         "version": candidate.version,
         "fingerprint": candidate.fingerprint,
-        "files": files,
+        "files": sorted(files, key=lambda f: f["path"]),
         "inputs": dict(candidate.inputs),
         "metadata": dict(candidate.metadata),
         "run_id": run_id,
@@ -252,6 +266,10 @@ def _published_path(candidate: Candidate, relative: str) -> str:
     stem = Path(name).stem
     name = candidate.version if stem == "data" else f"{candidate.version}-{stem}"
     return "/".join(filter(None, [candidate.key, folder, f"{name}.parquet"]))
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _let_old_files_go(root: str, key: str) -> None:

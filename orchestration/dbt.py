@@ -35,6 +35,8 @@ PARSED_AS = (
     "--vars",
     "{}",
 )  # all vars stand in dbt_project.yml
+# What decides the fate of a measurement is compiled as well, so that an extract can be judged without a dbt run.
+PARSE = ("compile", "--select", "+harmonised.measurements")
 GENERATED = {"target", "logs", "dbt_packages", "__pycache__"}
 COMPILES = [
     *(Path(package.__file__).parent for package in (tasks, grids)),
@@ -90,7 +92,7 @@ def parse_key(project: Path = PROJECT) -> str:
 
 
 def target(project: Path = PROJECT, state: Path = STATE) -> Path:
-    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed (3 s) if it has changed.
+    """Folder with manifest.json and dbt's parse cache of the project as it is now; parsed if it has changed.
 
     `project/` in it is what dbt reads: the project's files and the models that its tasks and grids compile to.
     Raises DbtError, or wording.LayoutError if a task or a grid is wrong.
@@ -103,7 +105,8 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
             shutil.copytree(project, fresh / "project", ignore=shutil.ignore_patterns(*GENERATED))
             task_models.write(project, fresh / "project")
             grid_models.write(project, fresh / "project")
-            _dbt(["parse"], fresh, fresh / DATABASE)
+            _dbt(PARSE, fresh, fresh / DATABASE)
+            (fresh / DATABASE).unlink(missing_ok=True)
             for old in state.iterdir():
                 if old not in (fresh, folder) and not old.name.startswith("parse-"):
                     shutil.rmtree(old, ignore_errors=True)
@@ -138,7 +141,9 @@ def build(
     return _results(folder / "run_results.json")
 
 
-def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB", threads: int = 2) -> None:
+def _dbt(
+    command: Sequence[str], folder: Path, database: Path, memory: str = "1200MB", threads: int = 2
+) -> None:
     project = folder / "project"
     from orchestration import quiet
 
@@ -176,10 +181,10 @@ def _dbt(command: list[str], folder: Path, database: Path, memory: str = "1200MB
         "none",
     ]
     ended = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True)
-    if ended.returncode and not (folder / "run_results.json").exists():
+    if ended.returncode and (command == PARSE or not (folder / "run_results.json").exists()):
         text = ended.stdout + ended.stderr
-        if command[0] == "parse":  # has read the project and no data, so its own words may be shown
-            raise DbtError("dbt parse failed: " + text[text.find("Encountered an error") :].strip())
+        if command == PARSE:  # has read the project and no data, so its own words may be shown
+            raise DbtError("dbt parse failed: " + text[max(0, text.find("Encountered an error")) :].strip())
         raise DbtError(f"dbt {command[0]} failed: {fault_of(text)}")
 
 

@@ -23,6 +23,7 @@ from orchestration import (
     accounting,
     catalog,
     data_docs,
+    drift,
     gate,
     input_layer,
     locks,
@@ -70,6 +71,8 @@ class Outcome:
     conserved: bool | None = None
     files: int = 0
     verdicts: dict[str, gate.Verdict] = field(default_factory=dict)
+    compared_with: str = ""
+    drifted: dict[str, object] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -84,6 +87,14 @@ class Outcome:
         )
 
 
+class Drifted(catalog.GateRefused):
+    """The extract lies too far from the accepted one; `kept` is what a human may accept."""
+
+    def __init__(self, refusal: catalog.GateRefused, kept: dict[str, object]):
+        super().__init__(str(refusal), refusal.verdicts)
+        self.kept = kept
+
+
 class RowsLost(IngestError):
     """Records of a raw file are neither in the input layer nor rejected; `lost` says where."""
 
@@ -93,8 +104,9 @@ class RowsLost(IngestError):
 
 
 def keys(hospital: str) -> list[str]:
-    """The catalog's keys of a hospital: ten tables, and what was rejected and counted beside them."""
-    return [f"input/{hospital}/{table}" for table in [*input_layer.tables(), *SIDE_TABLES]]
+    """The catalog's keys of a hospital: ten tables, and what was rejected, counted and compared beside them."""
+    compared = drift.TABLES if drift.is_judged(hospital) else ()
+    return [f"input/{hospital}/{table}" for table in [*input_layer.tables(), *SIDE_TABLES, *compared]]
 
 
 def run(config: HospitalConfig, root: str | None = None, run_id: str = "by-hand") -> Outcome:
@@ -120,6 +132,8 @@ def run(config: HospitalConfig, root: str | None = None, run_id: str = "by-hand"
         except catalog.GateRefused as refusal:
             lines = [v.line() for v in refusal.verdicts.values() if not v.passed]
             outcome = Outcome(config.hospital, "held_back", "; ".join(lines), verdicts=dict(refusal.verdicts))
+            if isinstance(refusal, Drifted):
+                outcome.drifted = refusal.kept
         _note(root, run_id, outcome)
     if outcome.verdicts:
         data_docs.write_docs(root, outcome.verdicts)
@@ -140,8 +154,17 @@ def _run(config: HospitalConfig, layout: Layout, root: str, run_id: str) -> Outc
             raise RowsLost(outcome.lost)
         accounting.refuse_damage(connection, config.max_rejected, records)
         metadata = {"rejected": outcome.rejected, "remarks": outcome.remarks, "files": outcome.files}
+        compared = {}
+        if drift.is_judged(config.hospital):
+            compared = drift.compare(accepted, config.hospital, scratch / "out", scratch, MEMORY)
+            outcome.compared_with = compared["drift"]["compared_with"]
         candidates = [
-            catalog.Candidate(key, scratch / "out" / key, fingerprint, metadata=metadata)
+            catalog.Candidate(
+                key,
+                scratch / "out" / key,
+                fingerprint,
+                metadata=compared.get(key.rsplit("/", 1)[1], metadata),
+            )
             for key in keys(config.hospital)
         ]
         for name, raw in layout.tables.raw.items():
@@ -149,7 +172,14 @@ def _run(config: HospitalConfig, layout: Layout, root: str, run_id: str) -> Outc
                 key = raw_tables.key(config.hospital, name)
                 kept = {"files": [record.to_keep() for record in records[name]]}
                 candidates.append(catalog.Candidate(key, scratch / "out" / key, fingerprint, metadata=kept))
-        outcome.verdicts = catalog.publish(root, run_id, candidates)
+        try:
+            outcome.verdicts = catalog.publish(root, run_id, candidates)
+        except catalog.GateRefused as refusal:
+            verdict = refusal.verdicts.get(drift.key(config.hospital, "drift"))
+            if verdict is None or verdict.passed:
+                raise
+            kept = drift.keep(root, config.hospital, scratch / "out", fingerprint, compared["profile"])
+            raise Drifted(refusal, kept) from None
     return outcome
 
 
@@ -314,8 +344,13 @@ def _note(root: str, run_id: str, outcome: Outcome) -> None:
                 content["retired"].pop(outcome.hospital, None)
         return
     now = datetime.now(UTC).isoformat(timespec="seconds")
+    drifted = {"profile": outcome.drifted} if outcome.drifted else {}
     with catalog.edit(root) as content:
-        content["held_back"][outcome.hospital] = {"at": now, "run_id": run_id, "reason": outcome.reason}
+        content["held_back"][outcome.hospital] = {
+            "at": now,
+            "run_id": run_id,
+            "reason": outcome.reason,
+        } | drifted
     if f"input/{outcome.hospital}/patients" not in accepted.accepted:
         outcome.status = "left_out"
         return

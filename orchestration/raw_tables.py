@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import fsspec
+import pyarrow.parquet as pq
 
 from orchestration import catalog
 from orchestration.expressions import literal, quoted
@@ -76,6 +77,8 @@ def load(
             tonight = [f for f in found if f.identity not in {r.identity for r in before if r.path == f.path}]
             again = {f.path for f in tonight}
             every = [r for r in before if r.path not in again]
+            if every:
+                _recall_rejects(connection, accepted, hospital, name, every, scratch)
             every += [FileRecord(f.path, f.stem, f.identity) for f in tonight]
             records[name] = sorted(every, key=lambda r: r.path)
             parts = _stage_all(
@@ -85,6 +88,20 @@ def load(
                 parts += _kept_part(connection, accepted, key(hospital, name), records[name], scratch)
             _create_views(connection, layout, name, raw, parts, records[name])
     return records
+
+
+def _recall_rejects(
+    connection, accepted, hospital: str, name: str, records: list[FileRecord], scratch
+) -> None:
+    """The records of files delivered earlier that could not be staged then, from the accepted account of them."""
+    (url,) = accepted.files(f"input/{hospital}/rejected")
+    table = pq.read_table(
+        catalog.fetched(url, scratch), columns=["file", "raw_table", "row_number", "input_table", "reason"]
+    )
+    by_path = {record.path: record for record in records}
+    for row in table.to_pylist():
+        if row["input_table"] is None and row["raw_table"] == name and row["file"] in by_path:
+            by_path[row["file"]].rejects.append(Reject(row["row_number"], row["reason"]))
 
 
 def _stage_all(connection, raw: RawTable, tonight, records, needed, scratch, second_reader) -> list[str]:
@@ -175,29 +192,48 @@ def _repeated_rows(connection, name: str, raw: RawTable) -> bool:
 def _accumulate(
     connection, layout: Layout, name: str, raw: RawTable, together: str, records: list[FileRecord]
 ) -> None:
-    """Make `kept.<table>`: all deliveries, of each key the last row and no deleted one; count what is removed."""
+    """Make `kept.<table>`: all deliveries, of each key the last row; count what is removed.
+
+    Of a deleted row the md5 of its key stays, as `__deleted`, so that an older delivery that comes late cannot bring it back.
+    """
     kept = f"kept.{quoted(name)}"
-    connection.execute(f"create table {kept} as {together}")
+    connection.execute(
+        f"create table {kept} as {together} union all by name (select null::varchar as __deleted where false)"
+    )
     if raw.delivery == "upsert":
-        keys = ", ".join(quoted(k) for k in raw.key)
+        keys = ", ".join(f"coalesce({quoted(k)}, chr(30))" for k in raw.key)
+        identity = f"coalesce(__deleted, md5(concat_ws(chr(31), {keys})))"
         place = "__file::hugeint * 9223372036854775807 + __row"
-        last = f"select max({place}) from {kept} group by {keys}"
+        last = f"select max({place}) from {kept} group by {identity}"
         remove(connection, name, records, "superseded", f"{place} not in ({last})")
         if name in layout.deleted:
             condition = layout.deleted[name].sql.replace(f"{quoted(name)}.", "")
-            remove(connection, name, records, "deleted", f"coalesce(({condition}), false)")
-    connection.execute(f"create view parts.{quoted(name)} as from {kept}")
+            condition = f"__deleted is null and coalesce(({condition}), false)"
+            _count(connection, name, records, "deleted", condition)
+            columns = connection.execute(f"describe {kept}").fetchall()
+            emptied = [c[0] for c in columns if c[0] not in ("__file", "__row", "__deleted")]
+            connection.execute(
+                f"update {kept} set __deleted = {identity}, {', '.join(f'{quoted(c)} = null' for c in emptied)} "
+                f"where {condition}"
+            )
+    connection.execute(
+        f"create view parts.{quoted(name)} as select * exclude (__deleted) from {kept} where __deleted is null"
+    )
 
 
 def remove(connection, name: str, records: list[FileRecord], reason: str, condition: str) -> None:
     """Take rows out of `kept.<table>` and count them at their files."""
+    _count(connection, name, records, reason, condition)
+    connection.execute(f"delete from kept.{quoted(name)} where {condition}")
+
+
+def _count(connection, name: str, records: list[FileRecord], reason: str, condition: str) -> None:
+    """Count rows at their files; a row that was deleted in an earlier night has been counted then."""
     counted = connection.execute(
-        f"select __file, count(*) from kept.{quoted(name)} where {condition} group by __file"
+        f"select __file, count(*) from kept.{quoted(name)} where __deleted is null and ({condition}) group by __file"
     ).fetchall()
     for number, rows in counted:
         records[number].removed[reason] = records[number].removed.get(reason, 0) + rows
-    if counted:
-        connection.execute(f"delete from kept.{quoted(name)} where {condition}")
 
 
 def write_kept(connection, name: str, records: list[FileRecord], folder: Path) -> None:

@@ -3,14 +3,15 @@
 Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
 the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
 counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
-labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`.
+labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
+`grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import duckdb
 import numpy as np
@@ -18,11 +19,11 @@ import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, predictions
+from ray_jobs.prediction import baselines, counts, predictions, protocol
+from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import PatientBootstrap, classify, holm, p_value
 
-KEYS = ["hospital", "patient_id", "prediction_at"]
 FEWEST = 30  # held-out labels below which a figure is marked
 
 
@@ -69,29 +70,6 @@ def threads(job: Job) -> int:
     return int(job.params.get("threads", 2))
 
 
-def read(job: Job, key: str) -> pl.DataFrame:
-    files = [catalog.fetched(url, job.scratch) for url in sorted(job.files(key))]
-    return pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
-
-
-def tasks_of(job: Job) -> list[str]:
-    """Names of the tasks that are asked for, each an input of the job."""
-    given = sorted(k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/"))
-    return list(job.params.get("tasks") or given)
-
-
-def parts(task: str, job: Job) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Binary labels of a task by name; a task of several groups is one a group. A number to be foreseen is left out."""
-    frame = read(job, f"labels/{task}")
-    if frame["label"].dtype.is_float():
-        return
-    if "code_group" not in frame.columns:
-        yield task, frame
-        return
-    for (group,), of_group in frame.partition_by("code_group", as_dict=True, maintain_order=True).items():
-        yield f"{task}/{group}", of_group
-
-
 def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> dict[str, object]:
     """Every model of one task over one kind of counts: its predictions are written, its figures and draws are returned by
     '<kind> counts, <model>'."""
@@ -125,7 +103,9 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
             "draws": draws["auroc"],
         }
         said = predictions.told(held, fitted.probabilities)
-        predictions.write(job.output(job.config.outputs[0]), contestant(kind, model), task, "all", said)
+        folder, name = job.output(job.config.outputs[0]), contestant(kind, model)
+        predictions.write(folder, name, task, "all", said)
+        protocol.write_parts(folder, name, task, job.params, model, mine, labelled, threads(job))
     return found
 
 

@@ -48,6 +48,53 @@ def test_a_new_version_replaces_the_old_one_and_its_files_go(tmp_path):
     assert catalog.load(root).rows("labels/made_up") == 2
 
 
+def two_buckets(folder: Path, values: list[int]) -> Path:
+    table(folder, [1], "bucket=0/data.parquet")
+    return table(folder, values, "bucket=1/data.parquet")
+
+
+def test_a_file_whose_bytes_are_published_stays_where_it_is(tmp_path):
+    root = str(tmp_path / "root")
+    catalog.publish(root, "one", [candidate(two_buckets(tmp_path / "one", [2]), "labels/made_up", "one")])
+    before = catalog.load(root).files("labels/made_up")
+    catalog.publish(root, "two", [candidate(two_buckets(tmp_path / "two", [3]), "labels/made_up", "two")])
+    after = catalog.load(root)
+    assert after.files("labels/made_up")[0] == before[0] and after.files("labels/made_up")[1] != before[1]
+    assert sorted(map(str, Path(root).rglob("*.parquet"))) == after.files("labels/made_up")
+
+
+def test_records_of_unchanged_files_are_taken_over(tmp_path):
+    root = str(tmp_path / "root")
+    catalog.publish(root, "one", [candidate(two_buckets(tmp_path / "one", [2]), "labels/made_up", "one")])
+    kept = [f for f in catalog.load(root).entry("labels/made_up")["files"] if "bucket=0" in f["path"]]
+    new = table(tmp_path / "two", [3, 4], "bucket=1/data.parquet")
+    catalog.publish(root, "two", [candidate(new, "labels/made_up", "two", unchanged=kept)])
+    accepted = catalog.load(root)
+    assert accepted.rows("labels/made_up") == 3 and accepted.entry("labels/made_up")["files"][0] == kept[0]
+    assert all(Path(f).exists() for f in accepted.files("labels/made_up"))
+
+
+def test_a_crash_between_files_and_catalog_leaves_the_old_state(tmp_path, monkeypatch):
+    root = str(tmp_path / "root")
+    catalog.publish(root, "one", [candidate(two_buckets(tmp_path / "one", [2]), "labels/made_up", "one")])
+    before = catalog.load(root).content
+
+    def crash(root: str):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(catalog, "edit", crash)
+        catalog.publish(root, "two", [candidate(two_buckets(tmp_path / "two", [3]), "labels/made_up", "two")])
+    standing = catalog.load(root)
+    assert standing.content == before
+    for record, file in zip(
+        standing.entry("labels/made_up")["files"], standing.files("labels/made_up"), strict=True
+    ):
+        assert catalog.sha256_of(file) == record["sha256"]
+    catalog.publish(root, "two", [candidate(two_buckets(tmp_path / "again", [3]), "labels/made_up", "two")])
+    assert len(list(Path(root).rglob("*.parquet"))) == 2
+
+
 def test_champions_of_the_past_stay_on_disk(tmp_path):
     root = str(tmp_path / "root")
     for run in ["one", "two", "three"]:

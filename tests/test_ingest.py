@@ -388,7 +388,7 @@ def test_nothing_of_a_patient_is_in_the_catalog_or_the_docs(accepted) -> None:
     export, outcome = accepted
     said = json.dumps(catalog.load(export.root).content) + repr(outcome) + outcome.line()
     pages = [p.read_text() for p in Path(export.root, "docs").rglob("*.html")]
-    assert len(pages) == 11
+    assert len(pages) == 12
     assert not any(secret in text for text in [said, *pages] for secret in (SECRET, "p9", "caf\u00e9"))
 
 

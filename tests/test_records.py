@@ -144,7 +144,7 @@ def assert_nothing_from_the_future(make, seed: int, cut_hours: int) -> None:
 
 
 @pytest.mark.parametrize("which", range(3), ids=["list", "markdown", "weighed"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000), cut_hours=st.integers(1, 1200))
 def test_no_row_after_a_prediction_changes_a_byte(which, seed, cut_hours):
     """Existence, times, ends, kinds, values and texts of all later rows change, and so the length of a running visit."""

@@ -2,6 +2,7 @@
 
 from orchestration.components.demo_hospital import DemoHospital
 from orchestration.components.expectation_gate import ExpectationGate
+from orchestration.components.harmonisation_page import HarmonisationPage
 from orchestration.components.hospital_source import HospitalSource
 from orchestration.components.meds_export import MedsExport
 from orchestration.components.night import Night
@@ -12,6 +13,7 @@ from orchestration.components.yaib_export import YaibExport
 __all__ = [
     "DemoHospital",
     "ExpectationGate",
+    "HarmonisationPage",
     "HospitalSource",
     "MedsExport",
     "Night",

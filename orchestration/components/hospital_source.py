@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from orchestration import catalog, data_docs, hospitals, ingest, input_layer, layout
+from orchestration import catalog, data_docs, drift, hospitals, ingest, input_layer, layout, suites
 
 DESCRIPTIONS = {
     "patients": "Who the patients are, with the split of the person.",
@@ -90,6 +90,9 @@ def input_assets(config: hospitals.HospitalConfig) -> dg.AssetsDefinition:
             description="Tonight's export is readable and meets its expectations; if not, the accepted version stays.",
         ),
     ]
+    if drift.is_judged(hospital):
+        suite = suites.read_suite(suites.suite_path(drift.key(hospital, "drift")))
+        checks.append(dg.AssetCheckSpec(suite.name, asset=first, description=suite.description))
 
     @dg.multi_asset(name=f"input__{hospital}", specs=specs, check_specs=checks)
     def input_tables(
@@ -106,6 +109,8 @@ def input_assets(config: hospitals.HospitalConfig) -> dg.AssetsDefinition:
                 data_version=dg.DataVersion(outcome.version) if outcome.version else None,
             )
         yield from _checks(root, outcome, first)
+        if drift.is_judged(hospital):
+            yield _drift_check(outcome, first)
 
     return input_tables
 
@@ -147,4 +152,24 @@ def _checks(root: str, outcome: ingest.Outcome, asset: dg.AssetKey) -> Iterator[
             "refused_by": failed,
             "data_docs": dg.MetadataValue.path(catalog.join(root, "docs", "data_docs", data_docs.INDEX)),
         },
+    )
+
+
+def _drift_check(outcome: ingest.Outcome, asset: dg.AssetKey) -> dg.AssetCheckResult:
+    key = drift.key(outcome.hospital, "drift")
+    verdict = outcome.verdicts.get(key)
+    metadata: dict[str, object] = {"compared_with": outcome.compared_with or "the accepted extract"}
+    if verdict is None:
+        metadata["compared"] = "no: nothing new" if outcome.accepted else "no: refused before"
+    else:
+        metadata |= verdict.metadata()
+    if outcome.drifted:
+        metadata["if_the_change_is_true"] = f"python -m orchestration.drift accept {outcome.hospital}"
+    name = suites.read_suite(suites.suite_path(key)).name
+    return dg.AssetCheckResult(
+        asset_key=asset,
+        check_name=name,
+        passed=verdict is None or verdict.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata=metadata,
     )

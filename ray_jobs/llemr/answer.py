@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
 import torch
 
 from ray_jobs.llemr.checkpoint import Weights
-from ray_jobs.llemr.data import EventStore, questions_of
+from ray_jobs.llemr.data import EventStore, Questions, questions_of
 from ray_jobs.llemr.tokenizer import prompt_parts
-from ray_jobs.llemr.tokens import EventFeatures
+from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
 LONGEST_ANSWER = 24  # tokens
+UNFINISHED = "\ufffd"  # how a tokenizer decodes a character of which bytes are missing
+CONTROLS = (None, "withheld", "shuffled")
 
 
 class Answerer:
@@ -36,28 +38,30 @@ class Answerer:
     ) -> list[str]:
         """One text a question, in their order.
 
-        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `events.texts`.
-        control: None, or 'withheld' (no events at all). swap: the (hospital, visit_id, cutoff_at) to be read in place
-        of each question's own. Questions are sorted by length, so that a batch is hardly padded.
+        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `features.texts_of(events)`.
+        control: None, 'withheld' (no events at all) or 'shuffled' (in a random order; each says its own hour). swap: the
+        (hospital, visit_id, cutoff_at) to be read in place of each question's own. Questions are sorted by length, so that a batch is hardly padded.
         """
-        if control not in (None, "withheld"):
+        if control not in CONTROLS:
             raise ValueError(
-                f"control is {control!r}; it is None or 'withheld', and swaps are given by `swap`"
+                f"control is {control!r}; it is one of {CONTROLS}, and swaps are given by `swap`"
             )
         if questions.is_empty():
             return []
-        frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
-            answer=pl.lit("")
-        )
+        frame = questions
         if swap is not None:
             frame = frame.with_columns(
                 pl.Series(name, [s[i] for s in swap], dtype=frame.schema[name])
                 for i, name in enumerate(("hospital", "visit_id", "cutoff_at"))
             )
-        tokenizer = self.weights.tokenizer
-        asked = questions_of(frame, events, tokenizer, self.parts, int(self.weights.settings["event_budget"]))
-        features = EventFeatures(self.weights.features, events, vectors)
-        records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
+        asked, tokenizer = self.asked(frame, events), self.weights.tokenizer
+        features = event_features(self.weights.features, events, vectors)
+        records = asked.records
+        if control == "withheld":
+            records = [record[:0] for record in records]
+        elif control == "shuffled":
+            rng = np.random.default_rng(0)
+            records = [rng.permutation(record) for record in records]
         lengths = np.array(
             [len(records[r]) + len(p) for r, p in zip(asked.record, asked.prompt, strict=True)]
         )
@@ -71,8 +75,35 @@ class Answerer:
                 answers[row] = tokenizer.decode(ids, skip_special_tokens=True).strip()
         return answers
 
+    def asked(self, questions: pl.DataFrame, events: EventStore) -> Questions:
+        """Questions as this model reads them: its tokens, and the events of each record that are in view."""
+        frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
+            answer=pl.lit("")
+        )
+        budget = int(self.weights.settings["event_budget"])
+        return questions_of(frame, events, self.weights.tokenizer, self.parts, budget)
+
+    def stream(
+        self, asked: Questions, events: EventStore, vectors: np.ndarray, limit: int = LONGEST_ANSWER
+    ) -> Iterator[str]:
+        """The answer to the first question as it grows: for every token what it adds to the text, which may be nothing.
+
+        Together the pieces are what `answer` says. A character whose bytes are not all there yet waits for them.
+        """
+        features = event_features(self.weights.features, events, vectors)
+        prefixes = self._prefixes([asked.records[asked.record[0]]], features)
+        tokenizer, ids, said = self.weights.tokenizer, [], ""
+        for ((_, token),) in self.model.decode(prefixes, asked.prompt[:1], tokenizer.eos_token_id, limit):
+            ids.append(token)
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            whole = text.startswith(said) and not text.endswith(UNFINISHED)
+            yield text[len(said) :] if whole else ""
+            said = text if whole else said
+
     @torch.inference_mode()
-    def _prefixes(self, records: list[np.ndarray], features: EventFeatures) -> list[torch.Tensor]:
+    def _prefixes(
+        self, records: list[np.ndarray], features: EventFeatures | V1Features
+    ) -> list[torch.Tensor]:
         """What stands before each question, as vectors [p, width]: the template's own tokens, then the events."""
         embed = self.model.lm.get_input_embeddings()
         before = embed(torch.tensor(self.parts[0], dtype=torch.long, device=self.device))

@@ -24,12 +24,14 @@ import torch
 import yaml
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from ray_jobs.config import JobError
 from ray_jobs.llemr.model import Llemr, Projector
 from ray_jobs.llemr.tokens import Features
 
 MANIFEST = "MANIFEST.sha256.json"
+transformers_logging.disable_progress_bar()
 PACKAGES = ("torch", "transformers", "tokenizers", "safetensors", "deepspeed", "ray")
 
 
@@ -108,14 +110,16 @@ def fetched(url: str) -> Path:
     return target
 
 
-def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32) -> Weights:
+def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Weights:
     """Read a weights directory, or the Hugging Face directory that its `language_model.json` points to."""
     folder = Path(folder)
     settings = json.loads((folder / "llemr.json").read_text())
     pointer = folder / "language_model.json"
     lm_at = json.loads(pointer.read_text())["path"] if pointer.is_file() else "."
     lm_folder = folder / lm_at
-    lm = AutoModelForCausalLM.from_pretrained(lm_folder, dtype=dtype, local_files_only=True)
+    lm = AutoModelForCausalLM.from_pretrained(
+        lm_folder, dtype=dtype, attn_implementation=attention, local_files_only=True
+    )
     tokenizer = AutoTokenizer.from_pretrained(lm_folder, local_files_only=True)
     features = Features(**settings.pop("features"))
     weights = Weights(lm, tokenizer, features, None, settings, lm_at if Path(lm_at).is_absolute() else None)
@@ -124,6 +128,13 @@ def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32) -> Weig
         projector.load_state_dict(safetensors.torch.load_file(folder / "projector.safetensors"))
         weights = replace(weights, projector=projector)
     return weights
+
+
+def encoder_of(folder: Path | str) -> str:
+    """Key of the embeddings (`embeddings/<encoder>`) with which these weights were trained."""
+    versions = json.loads((Path(folder) / "versions.json").read_text())
+    (encoder,) = [key for key in versions["inputs"] if key.startswith("embeddings/")]
+    return encoder
 
 
 def load(folder: Path | str):

@@ -7,6 +7,7 @@ the event budget. Questions with the same visit and cut-off share one record.
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -114,11 +115,14 @@ class EventStore:
     def visible(self, visit: int, cutoff: int, budget: int) -> np.ndarray:
         """Indices of the record that a question with this cut-off (microseconds) may read, in order of time.
 
+        Hours count from the admission, so before that is known nothing can be read.
         Over the budget, these stay: first the newest event of each text, then other events but hourly vitals from the
         newest back, then vitals from the newest back.
         """
         seen = np.arange(self.start[visit], self.start[visit + 1])
         seen = seen[self.available[seen] <= cutoff]
+        if "admission" not in {self.kinds[k] for k in np.unique(self.kind[seen])}:
+            return seen[:0]
         if len(seen) <= budget:
             return seen
         newest_first = seen[::-1]
@@ -250,8 +254,7 @@ def text_vectors(folder: str, texts: Sequence[str]) -> np.ndarray:
 
     Raises JobError if a text has no vector: the embeddings are older than the events.
     """
-    known = pl.read_parquet(_bytes(f"{folder}/texts.parquet"), columns=["row", "text"])
-    vectors = np.load(_bytes(f"{folder}/vectors.npy"), allow_pickle=False)
+    known, vectors = _embedded(folder)
     rows = pl.DataFrame({"text": list(texts)}).join(known, on="text", how="left", maintain_order="left")[
         "row"
     ]
@@ -260,6 +263,13 @@ def text_vectors(folder: str, texts: Sequence[str]) -> np.ndarray:
             f"{rows.null_count()} event texts have no vector in {folder}; materialise the embeddings again"
         )
     return vectors[rows.to_numpy()].astype(np.float32)
+
+
+@functools.lru_cache(maxsize=1)  # a server asks for the same version again and again
+def _embedded(folder: str) -> tuple[pl.DataFrame, np.ndarray]:
+    """The rows of the texts, and the vectors in the order of the rows."""
+    known = pl.read_parquet(_bytes(f"{folder}/texts.parquet"), columns=["row", "text"])
+    return known, np.load(_bytes(f"{folder}/vectors.npy"), allow_pickle=False)
 
 
 def _bytes(url: str) -> io.BytesIO:

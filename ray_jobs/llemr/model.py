@@ -7,7 +7,7 @@ is applied only where a token is trained.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,21 +57,33 @@ class Llemr(nn.Module):
     def logits(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         """Logits [m, vocabulary] at `batch.target_at`, with `vectors` [n, width] spliced in at `batch.event_at`."""
         inputs = splice(self.lm.get_input_embeddings()(batch.ids), batch.event_at, vectors)
+        flex = self.lm.config._attn_implementation == "flex_attention"
         hidden = self.lm.base_model(
             inputs_embeds=inputs,
-            attention_mask=batch.mask(),
+            attention_mask=batch.block_mask() if flex else batch.mask(),
             position_ids=batch.position,
             use_cache=False,
         ).last_hidden_state
         return self.lm.get_output_embeddings()(hidden.flatten(0, 1)[batch.target_at])
 
-    @torch.inference_mode()
     def generate(
         self, prefixes: Sequence[torch.Tensor], prompts: Sequence[np.ndarray], end: int, limit: int
     ) -> list[list[int]]:
-        """Greedy answers, as token ids without `end`. Prefix: [p, width] vectors of a record; prompt: tokens after it.
+        """Greedy answers, as token ids without `end`; arguments as of `decode`."""
+        answers: list[list[int]] = [[] for _ in prefixes]
+        for step in self.decode(prefixes, prompts, end, limit):
+            for row, token in step:
+                answers[row].append(token)
+        return answers
 
-        All questions are decoded together; rows are padded on the left. `limit` is the most tokens of an answer.
+    @torch.inference_mode()
+    def decode(
+        self, prefixes: Sequence[torch.Tensor], prompts: Sequence[np.ndarray], end: int, limit: int
+    ) -> Iterator[list[tuple[int, int]]]:
+        """Greedy answers, token by token: yields (row, token id) of every row that has not reached `end`.
+
+        Prefix: [p, width] vectors of a record; prompt: tokens after it; `limit`: the most tokens of an answer.
+        All questions are decoded together; rows are padded on the left.
         """
         embed = self.lm.get_input_embeddings()
         rows = [
@@ -81,7 +93,6 @@ class Llemr(nn.Module):
         longest = max(len(r) for r in rows)
         inputs = torch.stack([F.pad(r, (0, 0, longest - len(r), 0)) for r in rows])
         mask = torch.stack([F.pad(r.new_ones(len(r), dtype=torch.long), (longest - len(r), 0)) for r in rows])
-        answers: list[list[int]] = [[] for _ in rows]
         open_rows = np.arange(len(rows))
         cache = DynamicCache(config=self.lm.config)
         position = (mask.cumsum(1) - 1).clamp(min=0)
@@ -96,17 +107,15 @@ class Llemr(nn.Module):
             token = self.lm.get_output_embeddings()(hidden).argmax(-1)
             keep = token != end
             open_rows = open_rows[keep.cpu().numpy()]
-            for row, said in zip(open_rows, token[keep].tolist(), strict=True):
-                answers[row].append(said)
             if not len(open_rows):
-                break
+                return
+            yield list(zip(open_rows.tolist(), token[keep].tolist(), strict=True))
             if not keep.all():
                 cache.batch_select_indices(keep.nonzero()[:, 0])
                 mask, position, token = mask[keep], position[keep], token[keep]
             inputs = embed(token)[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             position = position[:, -1:] + 1
-        return answers
 
 
 def splice(inputs: torch.Tensor, at: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
 from ray_jobs.statistics import Ranking
 
@@ -38,9 +38,16 @@ class Fit:
 
 
 def fit(
-    model: str, grid: str, features: csr_matrix, labels: np.ndarray, splits: np.ndarray, threads: int = 1
+    model: str,
+    grid: str,
+    features: csr_matrix | np.ndarray,
+    labels: np.ndarray,
+    splits: np.ndarray,
+    threads: int = 1,
+    refit: bool = True,
 ) -> Fit:
-    """features: [n, columns]; labels: bool [n]; splits: train, tuning or held_out, [n].
+    """features: [n, columns]; labels: bool [n]; splits: train, tuning or held_out, [n]; refit: on train and tuning
+    together once the settings are chosen, else the model of the train split stands.
 
     Where the tuning split has one class, its first settings stand (nothing can be chosen by AUROC; tuning_auroc is nan).
     Raises ValueError if the train split has one class.
@@ -56,11 +63,12 @@ def fit(
         )
         if best is None or auroc > best_auroc:
             best, best_auroc, chosen = tried, auroc, settings
-    from sklearn.base import clone
+    if refit:
+        from sklearn.base import clone
 
-    both = vstack([features[train], features[tuning]])
-    again = clone(best).fit(both, np.concatenate([labels[train], labels[tuning]]))
-    probabilities = again.predict_proba(features[held_out])[:, 1] if held_out.any() else np.zeros(0)
+        both = train | tuning
+        best = clone(best).fit(features[both], labels[both])
+    probabilities = best.predict_proba(features[held_out])[:, 1] if held_out.any() else np.zeros(0)
     return Fit(probabilities, chosen, best_auroc)
 
 

@@ -1,0 +1,172 @@
+"""Job: one report of all contestants, from what they published in the form of prediction/predictions.py and nothing else.
+
+Reads every evaluation/* input's predictions, and splits and harmonised/events for who the patients are; writes report.md (a
+sentence and a table a task), curves.md (ROC, precision-recall, calibration, few labels), groups.md (hospital, sex, age, year),
+metrics.json and leaderboard.csv (EHRSHOT's form; k = -1 is the whole train split). Parameter: `baseline`, the contestant that
+the others are measured by.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from ray_jobs.config import JobError
+from ray_jobs.prediction import comparison, curves, predictions
+from ray_jobs.prediction.comparison import Compared
+from ray_jobs.prediction.labels import read
+from ray_jobs.runtime import Job, Markdown, main
+from ray_jobs.statistics import FIGURES, Interval
+
+WHOLE = "Trained on the whole train split"
+
+
+def run(job: Job) -> None:
+    """Raises JobError if nobody tells anything, or the baseline is no contestant."""
+    started, key = time.monotonic(), job.config.outputs[0]
+    sources = sorted(k for k in job.config.inputs if k.startswith("evaluation/"))
+    try:
+        told = predictions.read(job.path(source) for source in sources)
+    except ValueError as error:
+        raise JobError(f"{key}: {error}; mend deps in its defs.yaml") from None
+    baseline, names = (
+        str(job.params.get("baseline", "rich_counts_lightgbm")),
+        sorted(told["contestant"].unique()),
+    )
+    if baseline not in names:
+        raise JobError(f"params.baseline: {baseline}; write one of {', '.join(names)}")
+    tasks, shots = comparison.compare(told, baseline), comparison.by_shots(told)
+    job.log.info("%d tasks of %d contestants, %.0f s", len(tasks), len(names), time.monotonic() - started)
+    folder = job.output(key)
+    comparison.leaderboard(shots).write_csv(folder / "leaderboard.csv")
+    metrics = {task: as_json(one) for task, one in tasks.items()}
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
+    drawn = [
+        curves.of_task(t, one, shots.filter(pl.col("task") == t)) for t, one in tasks.items() if "/" not in t
+    ]
+    beaten = sum(
+        any(m.value > 0 and one.p[n] < comparison.SURE for n, m in one.minus.items())
+        for one in tasks.values()
+    )
+    job.publish(
+        {
+            key: {
+                "tasks": len(tasks),
+                "contestants": len(names),
+                "tasks_in_which_the_baseline_is_beaten": beaten,
+                "seconds": round(time.monotonic() - started, 1),
+                "report": Markdown(report(tasks, told, baseline)),
+                "groups": Markdown(groups(job, tasks)),
+                "curves": Markdown("\n\n".join(drawn)),
+            }
+        }
+    )
+
+
+def report(tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str) -> str:
+    compared = sum(len(one.p) for one in tasks.values())
+    lines = [
+        "# Who foresees what",
+        "",
+        "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of patients; differences to the baseline "
+        f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report.",
+        "",
+        *(f"- {comparison.sentence(task, one, baseline)}" for task, one in tasks.items()),
+    ]
+    for task, one in tasks.items():
+        rows, positive = len(one.labels), int(one.labels.sum())
+        small = ", n < 30" if comparison.is_small(rows) else ""
+        heads = ["AUROC", "AUPRC", "Brier", "calibration error", "AUROC less the baseline's", "p"]
+        lines += [
+            "",
+            f"## {task}",
+            "",
+            f"n = {rows}, {positive} positive, {one.bootstrap.n_patients} patients{small}. {WHOLE}:",
+        ]
+        lines += ["", f"| contestant | {' | '.join(heads)} |", "|---" * 7 + "|"]
+        for name, figures in sorted(one.figures.items(), key=lambda f: -np.nan_to_num(f[1]["auroc"].value)):
+            cells = [bounded(figures[f]) for f in ("auroc", "auprc", "brier", "calibration_error")]
+            p = one.p.get(name, np.nan)
+            cells += [
+                bounded(one.minus[name]) if name in one.minus else "",
+                "" if np.isnan(p) else f"{p:.3f}",
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines += [f"\n{name} tells {n} other rows and is not compared." for name, n in one.elsewhere.items()]
+        if apart := comparison.left_out(told, one, task):
+            lines += [
+                "",
+                "Each hospital by a model of the other hospitals:",
+                "",
+                "| contestant | AUROC | change |",
+                "|---|---|---|",
+            ]
+            lines += [
+                f"| {name} | {bounded(whole)} | {bounded(cost)} |" for name, (whole, cost) in apart.items()
+            ]
+    return "\n".join(lines)
+
+
+def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
+    """AUROC by hospital, sex, age and year of every task that has no groups of its own."""
+    splits = _numbered(read(job, "splits").select("hospital", "patient_id")).select("subject_id", "hospital")
+    admissions = _numbered(read(job, "harmonised/events").filter(pl.col("kind") == "admission"))
+    lines = [
+        "# By hospital, sex, age and year",
+        "",
+        "AUROC (95 %); below 30 rows a figure says little, so n < 30 is marked.",
+    ]
+    for task, one in tasks.items():
+        if "/" in task:
+            continue
+        known = comparison.people_of(one.rows, splits, admissions)
+        lines += [
+            "",
+            f"## {task}",
+            "",
+            f"| group | n | positive | {' | '.join(one.scores)} |",
+            "|---" * (3 + len(one.scores)) + "|",
+        ]
+        for name, group, mask in comparison.groups(one, known):
+            n = int(mask.sum())
+            shown = f"{n} (n < 30)" if comparison.is_small(n) else str(n)
+            cells = [bounded(comparison.auroc(one, contestant, mask)) for contestant in one.scores]
+            lines.append(
+                f"| {name}: {group} | {shown} | {int(one.labels[mask].sum())} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
+    people = frame.select("hospital", "patient_id").unique()
+    numbers = pl.Series("subject_id", [predictions.subject_id(*p) for p in people.iter_rows()], pl.Int64)
+    return frame.join(people.with_columns(numbers), on=["hospital", "patient_id"])
+
+
+def as_json(one: Compared) -> dict[str, object]:
+    contestants = {
+        name: {**{f: figures[f].as_dict() for f in FIGURES}}
+        | ({"auroc_minus_baseline": one.minus[name].as_dict()} if name in one.minus else {})
+        | ({"corrected_p": None if np.isnan(one.p[name]) else round(one.p[name], 4)} if name in one.p else {})
+        for name, figures in one.figures.items()
+    }
+    return {
+        "rows": len(one.labels),
+        "positives": int(one.labels.sum()),
+        "contestants": contestants,
+        "elsewhere": one.elsewhere,
+    }
+
+
+def bounded(figure: Interval) -> str:
+    if np.isnan(figure.value):
+        return "one class"
+    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
+
+
+if __name__ == "__main__":
+    main(run)

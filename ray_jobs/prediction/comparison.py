@@ -1,0 +1,199 @@
+"""Contestants of one task on the same rows: figures with intervals, paired differences, groups, few labels, other hospitals.
+
+Every contestant of a task is judged on the rows of the baseline; one that tells other rows is named and not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from ray_jobs.statistics import RANKED, Interval, PatientBootstrap, Ranking, bounds, classify, holm, p_value
+
+KEY = ["subject_id", "prediction_time", "boolean_value"]
+CHANCE = "predicted_boolean_probability"
+FEWEST = 30  # rows below which a figure is marked
+SURE = 0.05
+
+
+@dataclass
+class Compared:
+    """What is known of one task. `rows` hold KEY in the order of `labels` and of every contestant's `scores` [n]."""
+
+    rows: pl.DataFrame
+    labels: np.ndarray
+    bootstrap: PatientBootstrap
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+    figures: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    draws: dict[str, np.ndarray] = field(default_factory=dict)  # of AUROC
+    minus: dict[str, Interval] = field(default_factory=dict)  # AUROC less the baseline's
+    p: dict[str, float] = field(default_factory=dict)  # corrected
+    elsewhere: dict[str, int] = field(default_factory=dict)  # contestants that tell other rows: how many
+
+
+def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
+    """Task to what was compared; p is corrected over all contestants and tasks at once (Holm).
+
+    told: of `predictions.read`. Where the baseline does not tell a task, the first contestant's rows are the rows.
+    """
+    found, raw = {}, {}
+    for (task,), of in told.filter(pl.col("part") == "all").partition_by("task", as_dict=True).items():
+        by_name = {c: f.sort(KEY) for (c,), f in of.partition_by("contestant", as_dict=True).items()}
+        names = sorted(by_name, key=lambda c: (c != baseline, c))
+        rows = by_name[names[0]].select(KEY)
+        one = found[task] = Compared(
+            rows, rows["boolean_value"].to_numpy(), PatientBootstrap(rows["subject_id"].to_numpy())
+        )
+        for name in names:
+            if not by_name[name].select(KEY).equals(rows):
+                one.elsewhere[name] = by_name[name].height
+                continue
+            one.scores[name] = by_name[name][CHANCE].cast(pl.Float64).to_numpy()
+            one.figures[name], draws = classify(one.bootstrap, one.labels, one.scores[name])
+            one.draws[name] = draws["auroc"]
+            if name != baseline and baseline in one.draws:
+                one.minus[name] = _less(one, one.figures[name]["auroc"], draws["auroc"], baseline)
+                raw[task, name] = p_value(draws["auroc"], one.draws[baseline])
+    for (task, name), p in holm(raw).items():
+        found[task].p[name] = p
+    return dict(sorted(found.items()))
+
+
+def _less(one: Compared, ours: Interval, draws: np.ndarray, baseline: str) -> Interval:
+    low, high = bounds(draws - one.draws[baseline])
+    return Interval(
+        ours.value - one.figures[baseline]["auroc"].value, low, high, ours.questions, ours.patients
+    )
+
+
+def sentence(task: str, one: Compared, baseline: str) -> str:
+    """Whether anyone beats the baseline, with the corrected p-value."""
+    known = {name: m for name, m in one.minus.items() if not np.isnan(m.value) and not np.isnan(one.p[name])}
+    if baseline not in one.figures:
+        return f"{task}: {baseline} does not tell it, so nothing is compared."
+    if not known:
+        why = "has one class" if len(np.unique(one.labels)) < 2 else "is told by nobody else on the same rows"
+        return f"{task}: the held-out split {why}, so nothing is compared."
+    best = max(known, key=lambda name: known[name].value)
+    gain, p = known[best], one.p[best]
+    value = one.figures[baseline]["auroc"].value
+    said = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {p:.3f}"
+    small = (
+        f" Only {len(one.labels)} rows, {int(one.labels.sum())} positive."
+        if is_small(len(one.labels))
+        else ""
+    )
+    if gain.value > 0 and p < SURE:
+        return f"{task}: {best} beats {baseline} (AUROC {value:.3f}) by {said}.{small}"
+    worse = [name for name in known if known[name].high < 0 and one.p[name] < SURE]
+    also = f" Worse than it: {', '.join(sorted(worse))}." if worse else ""
+    return f"{task}: nobody beats {baseline} (AUROC {value:.3f}); the nearest is {best}, {said}.{also}{small}"
+
+
+def is_small(rows: int) -> bool:
+    return rows < FEWEST
+
+
+def auroc(one: Compared, name: str, mask: np.ndarray) -> Interval:
+    """AUROC of one contestant over some rows, bool [n], with the interval of the task's own draws."""
+    labels, scores, owners = one.labels[mask], one.scores[name][mask], one.bootstrap.patient[mask]
+    ranking, whole = Ranking(labels, scores, owners), np.ones((1, one.bootstrap.n_patients), np.int64)
+    value = ranking.figures(whole, ["auroc"])["auroc"][0]
+    draws = ranking.figures(one.bootstrap.times_drawn, ["auroc"])["auroc"]
+    return Interval(float(value), *bounds(draws), int(mask.sum()), len(np.unique(owners)))
+
+
+def groups(one: Compared, known: pl.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Name of a grouping, of a group, and its rows as bool [n].
+
+    known: for each of the rows, in their order, the columns hospital, sex and age (null where it is not known).
+    """
+    ages = known["age"].cut(
+        [40, 65, 80], labels=["under 40", "40 to 64", "65 to 79", "80 and over"], left_closed=True
+    )
+    columns = {
+        "hospital": known["hospital"], "sex": known["sex"], "age": ages.cast(pl.String),
+        "year": one.rows["prediction_time"].dt.year().cast(pl.String),
+    }  # fmt: skip
+    for name, column in columns.items():
+        for group in sorted(column.drop_nulls().unique()):
+            yield name, group, (column == group).fill_null(False).to_numpy()
+
+
+def people_of(rows: pl.DataFrame, splits: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFrame:
+    """hospital, sex and age of each row, as the newest admission that was known by then tells them; in the order of `rows`.
+
+    splits: subject_id, hospital; admissions: subject_id, available_at, value (age), text.
+    """
+    said = admissions.select(
+        "subject_id",
+        pl.col("available_at").alias("prediction_time"),
+        pl.col("value").alias("age"),
+        pl.col("text").str.extract(r"^admission: [^,]*, (.+)$").alias("sex"),
+    ).sort("prediction_time", "subject_id", "age", "sex")
+    placed = rows.with_row_index("place").sort("prediction_time")
+    told = placed.join_asof(
+        said, on="prediction_time", by="subject_id", strategy="backward", check_sortedness=False
+    )
+    return told.join(splits, on="subject_id", how="left").sort("place").select("hospital", "sex", "age")
+
+
+def left_out(told: pl.DataFrame, one: Compared, task: str) -> dict[str, tuple[Interval, Interval]]:
+    """Contestant to its AUROC on the rows that a model without their hospital told, and what that costs, paired."""
+    found = {}
+    apart = told.filter((pl.col("part") == "left_out") & (pl.col("task") == task))
+    for (name,), of in apart.partition_by("contestant", as_dict=True).items():
+        if name not in one.scores or not of.select(KEY).sort(KEY).equals(one.rows):
+            continue
+        scores = of.sort(KEY)[CHANCE].cast(pl.Float64).to_numpy()
+        figures, draws = classify(one.bootstrap, one.labels, scores)
+        cost = draws["auroc"] - one.draws[name]
+        value = figures["auroc"].value - one.figures[name]["auroc"].value
+        counts = len(one.labels), one.bootstrap.n_patients
+        found[name] = figures["auroc"], Interval(value, *bounds(cost), *counts)
+    return dict(sorted(found.items()))
+
+
+def by_shots(told: pl.DataFrame) -> pl.DataFrame:
+    """One row a task, contestant, k and replicate: auroc, auprc, brier; k is -1 for the whole train split."""
+    rows = []
+    keys = ["task", "contestant", "shots", "replicate"]
+    asked = told.filter(pl.col("part") != "left_out").with_columns(
+        pl.col("shots").fill_null(-1), pl.col("replicate").fill_null(0)
+    )
+    for names, of in asked.partition_by(keys, as_dict=True).items():
+        rows.append((*names, *points(of["boolean_value"].to_numpy(), of[CHANCE].cast(pl.Float64).to_numpy())))
+    schema = {"task": pl.String, "contestant": pl.String, "k": pl.Int32, "replicate": pl.Int32}
+    schema |= dict.fromkeys(("auroc", "auprc", "brier"), pl.Float64)
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("task", "contestant", "k", "replicate")
+
+
+def points(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
+    """auroc, auprc and brier, without intervals; nan where a class is missing."""
+    once = np.ones((1, len(labels)), np.int64)
+    found = Ranking(labels, scores, np.arange(len(labels))).figures(once, RANKED)
+    return float(found["auroc"][0]), float(found["auprc"][0]), float(((scores - labels) ** 2).mean())
+
+
+def leaderboard(shots: pl.DataFrame) -> pl.DataFrame:
+    """The columns of EHRSHOT's results: labeling_function, sub_task, model, head, replicate, k, score, value.
+
+    shots: of `by_shots`. The model and the head on it are told apart by the end of the contestant's name.
+    """
+    heads: Mapping[str, str] = {"_lightgbm": "gbm", "_logistic_regression": "lr_lbfgs"}
+    head, model = pl.lit("own"), pl.col("contestant")
+    for end, name in heads.items():
+        head = pl.when(pl.col("contestant").str.ends_with(end)).then(pl.lit(name)).otherwise(head)
+        model = model.str.strip_suffix(end)
+    return (
+        shots.unpivot(["auroc", "auprc", "brier"], index=["task", "contestant", "k", "replicate"], variable_name="score")
+        .select(
+            pl.col("task").str.split("/").list.first().alias("labeling_function"),
+            pl.col("task").str.split("/").list.last().alias("sub_task"),
+            model.alias("model"), head.alias("head"), "replicate", "k", "score", "value",
+        )
+        .sort("labeling_function", "sub_task", "model", "head", "k", "replicate", "score")
+    )  # fmt: skip

@@ -1,0 +1,181 @@
+"""The report of all contestants: figures are scikit-learn's, differences are paired and corrected, groups are counted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from orchestration import catalog
+from ray_jobs import compare_predictions
+from ray_jobs.config import JobConfig, JobError
+from ray_jobs.prediction import comparison, predictions
+from ray_jobs.runtime import Job
+from tests.test_prediction import enter
+
+START = datetime(2150, 1, 1)
+N = 240
+
+
+def labels(n: int = N) -> pl.DataFrame:
+    rng = np.random.default_rng(0)
+    return pl.DataFrame(
+        {
+            "hospital": [("north", "south")[i % 2] for i in range(n)],
+            "patient_id": [f"p{i // 2}" for i in range(n)],
+            "prediction_at": [START + timedelta(days=4 * i) for i in range(n)],
+            "label": (rng.random(n) < 0.4).astype(int),
+        }
+    )
+
+
+def scores(frame: pl.DataFrame, skill: float, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(size=frame.height)
+    return 1 / (1 + np.exp(-(noise + skill * (frame["label"].to_numpy() - 0.5))))
+
+
+def publish(root, asset: str, told: dict) -> None:
+    """told: (contestant, task, part) to a frame of `predictions.told`."""
+    folder = root / f"made-{asset}"
+    for (contestant, task, part), frame in told.items():
+        predictions.write(folder, contestant, task, part, frame)
+    (folder / "metrics.json").write_text("{}")
+    catalog.publish(
+        str(root), asset, [catalog.Candidate(f"evaluation/{asset}", folder, asset * 40, table=False)]
+    )
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root, frame = tmp_path_factory.mktemp("data"), labels()
+    base, few = scores(frame, 1.0, 1), frame[:20]
+    none = frame.with_columns(pl.lit(0).alias("label"))
+    shots = [
+        predictions.told(frame, scores(frame, 0.3 * k, k), shots=k, replicate=r)
+        for k in (1, 8)
+        for r in (0, 1)
+    ]
+    publish(
+        root,
+        "a",
+        {
+            ("rich_counts_lightgbm", "stay", "all"): predictions.told(frame, base),
+            ("rich_counts_lightgbm", "groups/CIR019", "all"): predictions.told(few, base[:20]),
+            ("rich_counts_lightgbm", "never", "all"): predictions.told(none, base),
+            ("rich_counts_lightgbm", "stay", "left_out"): predictions.told(frame, scores(frame, 0.2, 9)),
+        },
+    )
+    publish(
+        root,
+        "b",
+        {
+            ("better", "stay", "all"): predictions.told(frame, scores(frame, 6.0, 2)),
+            ("better", "stay", "few_shot"): pl.concat(shots),
+            ("better", "groups/CIR019", "all"): predictions.told(few, base[:20]),
+            ("better", "never", "all"): predictions.told(none, base),
+            ("other_rows", "stay", "all"): predictions.told(few, base[:20]),
+        },
+    )
+    people = frame.select("hospital", "patient_id").unique()
+    enter(root, "splits", people.with_columns(pl.lit("held_out").alias("split")))
+    admission = {"kind": "admission", "value": 70.0, "text": "admission: urgent, female"}
+    early = people.with_columns(
+        pl.lit(START).alias("available_at"), *(pl.lit(v).alias(k) for k, v in admission.items())
+    )
+    late = early.with_columns(
+        pl.lit(START + timedelta(days=4000)).alias("available_at"), pl.lit(20.0).alias("value")
+    )
+    enter(root, "harmonised/events", pl.concat([early, late]))
+    return root
+
+
+def run(root, tmp_path, **params):
+    inputs = {"splits": "made", "harmonised/events": "made"}
+    accepted = catalog.load(str(root))
+    inputs |= {key: accepted.version(key) for key in ("evaluation/a", "evaluation/b")}
+    settings = JobConfig(
+        "compare_predictions", "run", str(root), "f" * 64, inputs, ["evaluation/comparison"], params
+    )
+    compare_predictions.run(Job(settings, tmp_path, logging.getLogger("test"), None))
+    return root / "evaluation/comparison" / catalog.load(str(root)).version("evaluation/comparison")
+
+
+def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tmp_path):
+    folder = run(root, tmp_path)
+    told = (folder / "report.md").read_text()
+    assert "- stay: better beats rich_counts_lightgbm (AUROC 0." in told and "corrected p = 0.0" in told
+    assert "nobody beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
+    assert "- never: the held-out split has one class, so nothing is compared." in told
+    assert "other_rows tells 20 other rows and is not compared." in told
+    assert "Each hospital by a model of the other hospitals:" in told and "n < 30" in told
+    curves, shown = (folder / "curves.md").read_text(), (folder / "groups.md").read_text()
+    assert curves.count("data:image/png;base64") == 2  # tasks without groups of their own
+    assert (
+        f"| sex: female | {N} |" in shown
+        and f"| age: 65 to 79 | {N} |" in shown
+        and "| year: 2150 | 92 |" in shown
+    )
+    assert "| hospital: north | 120 |" in shown and "under 40" not in shown
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["stay"]["contestants"]["better"]["auroc_minus_baseline"]["value"] > 0.1
+    assert (
+        catalog.load(str(root)).entry("evaluation/comparison")["metadata"][
+            "tasks_in_which_the_baseline_is_beaten"
+        ]
+        == 1
+    )
+    with open(folder / "leaderboard.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        "labeling_function",
+        "sub_task",
+        "model",
+        "head",
+        "replicate",
+        "k",
+        "score",
+        "value",
+    ]
+    assert {r["head"] for r in rows if r["model"] == "rich_counts"} == {"gbm"}
+    assert {(r["k"], r["replicate"]) for r in rows if r["model"] == "better" and r["sub_task"] == "stay"} == {
+        ("-1", "0"), ("1", "0"), ("1", "1"), ("8", "0"), ("8", "1"),
+    }  # fmt: skip
+
+
+def test_every_figure_is_scikit_learns():
+    frame = labels()
+    told = predictions.told(frame, scores(frame, 1.0, 1)).with_columns(
+        pl.lit(v).alias(k) for k, v in {"contestant": "base", "task": "t", "part": "all"}.items()
+    )
+    one = comparison.compare(told, "base")["t"]
+    truth, chance = one.labels, one.scores["base"]
+    where, freq = calibration_curve(truth, chance, n_bins=10, strategy="uniform")[::-1]
+    share = np.bincount((chance * 10).astype(int), minlength=10)
+    expected = {
+        "auroc": roc_auc_score(truth, chance),
+        "auprc": average_precision_score(truth, chance),
+        "brier": brier_score_loss(truth, chance),
+        "calibration_error": float(np.abs(where - freq) @ share[share > 0] / len(truth)),
+    }
+    assert {name: one.figures["base"][name].value for name in expected} == pytest.approx(expected)
+    assert comparison.points(truth, chance) == pytest.approx(
+        [expected[n] for n in ("auroc", "auprc", "brier")]
+    )
+    half = np.arange(N) % 2 == 0
+    assert comparison.auroc(one, "base", half).value == pytest.approx(
+        roc_auc_score(truth[half], chance[half])
+    )
+
+
+def test_an_unknown_baseline_is_one_line(root, tmp_path):
+    with pytest.raises(
+        JobError, match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm"
+    ):
+        run(root, tmp_path, baseline="nobody")
