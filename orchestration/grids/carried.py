@@ -102,7 +102,7 @@ def _batches(
     n_obs = news["n_obs"].fill_null(0).to_numpy()
     begins = [0] if len(number) else []
     while begins and begins[-1] < len(number):
-        until = int(np.searchsorted(first, first[begins[-1]] + BATCH_ROWS, side="right")) - 1
+        until = int(np.searchsorted(first + steps, first[begins[-1]] + BATCH_ROWS, side="right"))
         begins.append(max(begins[-1] + 1, until))
     # one stable sort of small keys brings the rows of a batch and concept together; in which order does not matter
     batch = np.searchsorted(first[begins[:-1]], place, side="right") - 1
