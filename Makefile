@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo nightly test test-all ui serve lint bench clean env
+.PHONY: demo nightly test test-all ui serve lint bench ablations clean env
 
 demo: env ## the whole street on the two demo hospitals
 	$(BIN)/dagster job execute -m orchestration.definitions -j nightly_retraining
@@ -27,6 +27,9 @@ lint: env
 bench: env ## every benchmark; each prints its figures as one JSON object on its last line
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v __init__); do \
 	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
+
+ablations: env ## what each part of the model is worth, after `make demo`: about half an hour; writes docs/ablations.md
+	$(BIN)/python -m ray_jobs.ablations --write docs/ablations.md
 
 clean: ## the environment and every cache; `make clean DATA=1` also removes .wardline, with its champion
 	rm -rf $(VENV) .dagster .env .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ def run(job: Job) -> None:
     if events.is_empty():
         raise JobError("harmonised/events has no event of a train patient; add a hospital or patients")
     store = EventStore.of(events, dictionary(CONCEPTS))
-    features = Features.fit(store, np.arange(len(store.start) - 1), embedding_width(job))
+    features = Features.fit(store, np.arange(len(store.start) - 1), embedding_width(job), recipe.token)
     if settings.path:
         point(job, recipe, features)
     else:

@@ -95,7 +95,8 @@ def report(tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str) -> 
                 bounded(one.minus[name]) if name in one.minus else "",
                 "" if np.isnan(p) else f"{p:.3f}",
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            n = figures["auroc"].questions
+            lines.append(f"| {name if n == rows else f'{name} (n = {n})'} | {' | '.join(cells)} |")
         lines += [f"\n{name} tells {n} other rows and is not compared." for name, n in one.elsewhere.items()]
         if apart := comparison.left_out(told, one, task):
             lines += [

@@ -116,7 +116,8 @@ class Asker:
     ) -> tuple[Contestant, dict[Place, list[str]]]:
         """One answer a question, decoded greedily; '' where a swapped record was wanted and there is none."""
         folder = self.job.path(contestant.key) / contestant.folder
-        model, vectors = checkpoint.load(folder), self._vectors(contestant.key)
+        model = checkpoint.load(folder)
+        vectors = self._vectors(contestant.key, model.weights.features.texts_of(self.events))
         return contestant, {
             place: self._answered(model, vectors, contestant, s) for place, s in sheets.items()
         }
@@ -129,15 +130,15 @@ class Asker:
         said = iter(model.answer(sheet.questions.filter(has), self.events, vectors, None, kept))
         return [next(said) if h else "" for h in has]
 
-    def _vectors(self, key: str) -> np.ndarray:
-        """Vectors of the encoder with which these weights were trained.
+    def _vectors(self, key: str, texts: list[str]) -> np.ndarray:
+        """Vectors of these texts by the encoder with which these weights were trained.
 
         Raises JobError if the evaluation does not read that encoder's embeddings.
         """
         encoder = checkpoint.encoder_of(self.job.path(key))
         if encoder not in self.job.config.inputs:
             raise JobError(f"{key} was trained with {encoder}; add it to deps in the evaluation's defs.yaml")
-        return text_vectors(str(self.job.path(encoder)), self.events.texts)
+        return text_vectors(str(self.job.path(encoder)), texts)
 
     def close(self) -> None:
         self.scratch.cleanup()

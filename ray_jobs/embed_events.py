@@ -5,7 +5,7 @@ vectors.npy (float16 [texts, dimensions]) and meta.json (encoder, dim, sha of th
 version holds, made by the very same encoder, are taken over; only new ones are computed.
 
 Parameters (all optional): `encoder` (`minilm`, which comes as a package, or the absolute path of a local Hugging Face
-encoder), `tokens_per_batch`, `threads`. Nothing is downloaded.
+encoder), `tokens_per_batch`, `threads`, `with_values` (texts with their numbers, for `token: v1`). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def run(job: Job) -> None:
     """Embed what is new and publish. Raises JobError if there are no texts or the encoder is no local encoder."""
     started = time.monotonic()
     key = job.config.outputs[0]
-    texts = distinct_texts(job.files("harmonised/events"))
+    files = job.files("harmonised/events")
+    texts = texts_with_values(files) if job.params.get("with_values") else distinct_texts(files)
     folder = encoder_folder(str(job.params.get("encoder", "minilm")))
     sha = files_sha(folder)
     known = previous(job.config.root, key, sha)
@@ -73,6 +74,15 @@ def distinct_texts(urls: Sequence[str]) -> list[str]:
     if not found:
         raise JobError("harmonised/events has no text to embed; materialise it with at least one hospital")
     return sorted(found)
+
+
+def texts_with_values(urls: Sequence[str]) -> list[str]:
+    """All texts with their numbers in them, once each: what Llemr v1's event token embeds (see llemr/tokens.py)."""
+    from ray_jobs.llemr.data import EventStore, dictionary
+    from ray_jobs.llemr.tokens import with_values
+
+    concepts = str(catalog.REPOSITORY / "dbt_project" / "seeds" / "concepts.csv")
+    return with_values(EventStore.read(urls, dictionary(concepts)))[0]
 
 
 def encoder_folder(encoder: str) -> Path:

@@ -1,7 +1,8 @@
 """Job: one stage of fine-tuning, by Ray Train and DeepSpeed.
 
 Stage 1 trains the projector on schema questions, with the language model frozen; stage 2 trains both on schema and
-clinical questions, and the blind control beside them. The run's name is the stage and the fingerprint of its inputs, so a
+clinical questions, and the blind control beside them; `predictor` trains the champion on the tasks' yes/no questions. The
+run's name is the stage and the fingerprint of its inputs, so a
 retry goes on where the last try ended and a new night starts afresh. The weights directory is consolidated, reloaded in a
 fresh process and compared before it is published.
 """
@@ -28,15 +29,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from orchestration import catalog
 from ray_jobs import plots
 from ray_jobs.config import JobError
-from ray_jobs.llemr import checkpoint, memory, worker
+from ray_jobs.llemr import adapters, checkpoint, memory, worker
 from ray_jobs.llemr.data import dictionary
 from ray_jobs.llemr.progress import Board, Curves, shown
-from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.llemr.recipe import Recipe, StageRecipe
 from ray_jobs.llemr.reload import write_probe
 from ray_jobs.runtime import Check, Job, main
 
 CONCEPTS = str(catalog.REPOSITORY / "dbt_project/seeds/concepts.csv")
-STARTS = {"stage1": "weights/base_model", "stage2": "weights/stage1"}
+STARTS = {"stage1": "weights/base_model", "stage2": "weights/stage1", "predictor": "weights/champion"}
 RELOAD_TIMEOUT_S = 600
 
 
@@ -81,7 +82,7 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
         train_loop_config=spec(job, recipe, stage) | {"board": board},
         torch_config=TorchConfig(backend="nccl" if recipe.gpus_per_worker else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=recipe.workers,
+            num_workers=(recipe.min_workers, recipe.workers) if recipe.min_workers else recipe.workers,
             use_gpu=recipe.gpus_per_worker > 0,
             resources_per_worker={"CPU": recipe.cpus_per_worker, "GPU": recipe.gpus_per_worker},
         ),
@@ -92,17 +93,20 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
+    failed = None
     with shown(board, job.log) as curves:
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
-            raise JobError(
-                f"{stage}: a worker failed more than {recipe.max_failures} times ({type(error).__name__}); the frames are "
-                "in Ray's log; a retry goes on from the last checkpoint"
-            ) from error
+            failed = error
     if curves.stopped:
         forget(storage, name)
-        raise JobError(f"{curves.stopped}; lower the learning rate in the recipe")
+        raise JobError(curves.stopped)
+    if failed:
+        raise JobError(
+            f"{stage}: a worker failed more than {recipe.max_failures} times ({type(failed).__name__}); the frames are "
+            "in Ray's log; a retry goes on from the last checkpoint"
+        ) from failed
     with result.checkpoint.as_directory() as folder:
         states = {path.stem: safetensors.torch.load_file(path) for path in Path(folder).glob("*.safetensors")}
         figures = json.loads((Path(folder) / "phase.json").read_text())["figures"]
@@ -149,11 +153,13 @@ def write(job: Job, recipe: Recipe, stage: str, weights, states: dict, figures: 
         checkpoint.save(folder / "aligned", weights, said, {}, inputs, lm_at="..")
     if "blind" in states:
         base = checkpoint.load_weights(job.path("weights/base_model"))
-        apply(base, states["blind"])
+        apply(base, states["blind"], recipe.stage(stage))
         checkpoint.save(folder / "blind", base, said, {"loss": figures["blind_loss"]}, inputs)
-    apply(weights, states[stage])
-    lm_at = weights.lm_at if stage == "stage1" else None  # frozen, so a pretrained model need not be copied
+    apply(weights, states[stage], recipe.stage(stage))
+    frozen = stage == "stage1" or recipe.stage(stage).train == "projector"
+    lm_at = weights.lm_at if frozen else None  # a pretrained model that did not change need not be copied
     checkpoint.save(folder, weights, said, figures, inputs, lm_at)
+    curves.tensorboard(folder / "tensorboard")
     checkpoint.seal(folder)
     passed, metadata = reloads(job, folder, weights)
     check = Check(key, "reloads_and_answers", passed, metadata=metadata)
@@ -161,10 +167,18 @@ def write(job: Job, recipe: Recipe, stage: str, weights, states: dict, figures: 
     job.publish({key: shown_figures}, [check])
 
 
-def apply(weights: checkpoint.Weights, state: dict[str, torch.Tensor]) -> None:
-    """Put trained parameters (names as in `Llemr`) into the weights."""
+def apply(
+    weights: checkpoint.Weights, state: dict[str, torch.Tensor], stage: StageRecipe | None = None
+) -> None:
+    """Put trained parameters (names as in `Llemr`) into the weights; adapters are merged, so that none are left."""
     model = weights.model()
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    adapted = any(".lora_" in name for name in state)
+    tuner = adapters.add(model.lm, stage) if adapted else None
+    left = model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, strict=False)
+    if left.unexpected_keys:
+        raise RuntimeError(f"{len(left.unexpected_keys)} trained parameters have no place in the model")
+    if tuner:
+        weights.lm = tuner.merge_and_unload()
     if any(name.startswith("projector.") for name in state):
         weights.projector = model.projector
 

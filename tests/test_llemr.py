@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ray_jobs.config import JobError
-from ray_jobs.llemr import checkpoint, memory
+from ray_jobs.llemr import checkpoint, memory, speed
 from ray_jobs.llemr.align import align, fit_linear
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.corpus import dialect_events
@@ -19,11 +19,13 @@ from ray_jobs.llemr.data import BLANK, EventStore, printed, questions_of
 from ray_jobs.llemr.dialect import scalars, word_rarity
 from ray_jobs.llemr.model import Llemr, Projector, splice
 from ray_jobs.llemr.muon import orthogonal
-from ray_jobs.llemr.packing import pack
+from ray_jobs.llemr.packing import FLEX_BLOCK, pack
 from ray_jobs.llemr.plan import Plan
+from ray_jobs.llemr.progress import Curves, Pace
 from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.tokenizer import DIGITS, prompt_parts, train_tokenizer
 from ray_jobs.llemr.tokens import EventFeatures, Features
+from ray_jobs.llemr.worker import out_of_memory
 
 START = datetime(2030, 1, 1, 8)
 WORDS = [
@@ -277,6 +279,26 @@ def test_packed_equals_unpacked(weights, store, vectors):
     assert (together - torch.cat(alone)).abs().max() < 1e-4
 
 
+def test_flex_attention_gives_the_losses_of_sdpa(weights, store, vectors):
+    """Uncompiled, as flex attention needs a C++ compiler on a CPU; on a GPU it is compiled."""
+    features = EventFeatures(weights.features, store, vectors)
+    parts = prompt_parts(weights.tokenizer)
+    q = questions_of(asked(), store, weights.tokenizer, parts, 96)
+    rows = [(q.records[r], [(q.prompt[i], q.answer[i]) for i in m]) for r, m in enumerate(q.by_record())]
+    model = weights.model().eval()
+    batch = pack(parts[0], rows, 64, FLEX_BLOCK)
+    assert batch.ids.shape[1] == FLEX_BLOCK and len(batch.ids) > 1
+    with torch.inference_mode():
+        expected, _ = model(batch, features[batch.events])
+        model.lm.set_attn_implementation("flex_attention")
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                logits, _ = model(batch, features[batch.events])
+        finally:
+            model.lm.set_attn_implementation("sdpa")
+    assert torch.allclose(logits, expected, atol=1e-5)
+
+
 def test_greedy_answers_equal_step_by_step_decoding(weights, store, vectors):
     answerer = Answerer(weights)
     said = answerer.answer(asked(), store, vectors)
@@ -411,3 +433,34 @@ def test_a_recipe_that_does_not_fit_is_refused_before_it_starts(weights):
         JobError, match=r"recipe small: stage1 needs about .* GB a worker .* lower stage1.micro_batch_rows"
     ):
         memory.must_fit(recipe, "stage1", weights.lm.config, 1_000_000, 100_000)
+
+
+def test_memory_that_cannot_be_had_has_a_name():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    assert out_of_memory(raised.value) and out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_what_a_training_used_is_told():
+    curves = Curves({"stage1": {1: 0.5, 2: 0.25}}, {"stage1": {1: 100.0, 2: 120.0}})
+    pace = Pace(0, 2, speed.operations(1000, 100))
+    pace.add(4, 100)
+    assert pace.figures().keys() == {
+        "step_s",
+        "step_cpu_s",
+        "tokens_a_second",
+        "memory_gb",
+    }  # no peak of a CPU
+    pace.peak = 4200.0
+    spent = 100 / pace.figures()["tokens_a_second"]
+    assert pace.figures()["mfu"] == pytest.approx(100 / spent, rel=1e-3) and "of the peak" in pace.line(
+        1, 0.5
+    )
+    assert curves.points() == {"stage1": [(1, 0.5), (2, 0.25)]}
+
+
+def test_curves_are_written_for_tensorboard(tmp_path):
+    Curves({"blind": {1: 0.5}}, {"blind": {1: 100.0}}).tensorboard(tmp_path)
+    (file,) = (tmp_path / "blind").glob("events.out.tfevents.*")
+    assert b"tokens_a_second" in file.read_bytes()

@@ -99,25 +99,43 @@ def test_two_zero2_workers_follow_the_curve_of_one(root, tmp_path, undisturbed):
     assert max(abs(losses["blind"][s] - expected["blind"][s]) for s in expected["blind"]) < 1e-3
 
 
-def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed):
-    def kill_after_checkpoint(line: str) -> None:
+def killer(root: Path, name: str):
+    """Ends the worker of rank 0 by SIGKILL once step 30 is kept."""
+
+    def act(line: str) -> None:
         started = re.search(r"stage2: starts, .* process (\d+)", line)
         if started:
             threading.Thread(target=_kill, args=(int(started[1]),), daemon=True).start()
 
     def _kill(pid: int) -> None:
-        runs = root / "training" / f"stage2-{catalog.fingerprint(name='killed')[:12]}"
+        runs = root / "training" / f"stage2-{catalog.fingerprint(name=name)[:12]}"
         while not list(runs.glob("stage2-000030/phase.json")):
             time.sleep(0.05)
         os.kill(pid, signal.SIGKILL)
 
-    states, losses, lines = trained(root, tmp_path, "killed", act=kill_after_checkpoint)
+    return act
+
+
+def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed):
+    states, losses, lines = trained(root, tmp_path, "killed", act=killer(root, "killed"))
     expected_states, expected, _ = undisturbed
     assert any("stage2: goes on at step" in line for line in lines)
     assert abs(losses["stage2"][STEPS] - expected["stage2"][STEPS]) < 1e-5
     for name, tensor in states["stage2"].items():
         assert (tensor - expected_states["stage2"][name]).abs().max() < 1e-5
     assert not list((root / "training").iterdir())  # nothing is left behind
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_it_goes_on_with_another_number_of_workers(root, tmp_path, undisturbed, before, after):
+    name = f"from-{before}-to-{after}"
+    with pytest.raises(JobError, match="a worker failed more than 0 times"):
+        trained(root, tmp_path / "one", name, act=killer(root, name), workers=before, max_failures=0)
+    _, losses, lines = trained(root, tmp_path / "two", name, workers=after)
+    _, expected, _ = undisturbed
+    assert any("stage2: goes on at step" in line for line in lines)
+    assert max(losses["stage2"]) == STEPS and min(losses["stage2"]) > 1
+    assert max(abs(loss - expected["stage2"][s]) for s, loss in losses["stage2"].items()) < 1e-3
 
 
 def test_stage1_trains_the_projector_alone(root, tmp_path):

@@ -11,7 +11,7 @@ from orchestration.tasks import definition, sql
 from orchestration.wording import relative
 
 COHORTS = Path("models", "labels", "steps", "steps.yml")
-KEYS = {"visits": ["visit_id"], "results": ["patient_id", "prediction_at"]}
+KEYS = {"visits": ["visit_id"]}
 COLUMNS = {
     "hospital": ("varchar", "{{ doc('hospital') }}"),
     "patient_id": ("varchar", "{{ doc('patient_id') }}"),
@@ -96,7 +96,7 @@ def _label_model(one: sql.Compiled) -> dict:
         "task_version": ("varchar", "Version of the definition."),
         **{name: ("varchar", "CCSR category.") for name in _group(one)},
     }
-    keys = ["hospital", *KEYS.get(one.task.cohort, ["visit_id", "prediction_at"]), *_group(one)]
+    keys = ["hospital", *KEYS.get(one.task.cohort, ["patient_id", "prediction_at"]), *_group(one)]
     test = {"keys_are_unique": {"name": f"keys_are_unique_{one.name}", "arguments": {"columns": keys}}}
     what = f"{one.task.description} Source: {one.task.source}. Variant: {one.task.variant}."
     return _model(one.name, what, columns, data_tests=[test])

@@ -8,13 +8,17 @@ import numpy as np
 import polars as pl
 import torch
 
+from ray_jobs.config import JobError
 from ray_jobs.llemr.checkpoint import Weights
 from ray_jobs.llemr.data import EventStore, Questions, questions_of
+from ray_jobs.llemr.engine import to_device
+from ray_jobs.llemr.packing import pack
 from ray_jobs.llemr.tokenizer import prompt_parts
-from ray_jobs.llemr.tokens import EventFeatures
+from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
 LONGEST_ANSWER = 24  # tokens
 UNFINISHED = "\ufffd"  # how a tokenizer decodes a character of which bytes are missing
+CONTROLS = (None, "withheld", "shuffled")
 
 
 class Answerer:
@@ -37,13 +41,13 @@ class Answerer:
     ) -> list[str]:
         """One text a question, in their order.
 
-        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `events.texts`.
-        control: None, or 'withheld' (no events at all). swap: the (hospital, visit_id, cutoff_at) to be read in place
-        of each question's own. Questions are sorted by length, so that a batch is hardly padded.
+        questions: columns hospital, visit_id, cutoff_at, question. vectors: `data.text_vectors` for `features.texts_of(events)`.
+        control: None, 'withheld' (no events at all) or 'shuffled' (in a random order; each says its own hour). swap: the
+        (hospital, visit_id, cutoff_at) to be read in place of each question's own. Questions are sorted by length, so that a batch is hardly padded.
         """
-        if control not in (None, "withheld"):
+        if control not in CONTROLS:
             raise ValueError(
-                f"control is {control!r}; it is None or 'withheld', and swaps are given by `swap`"
+                f"control is {control!r}; it is one of {CONTROLS}, and swaps are given by `swap`"
             )
         if questions.is_empty():
             return []
@@ -54,8 +58,13 @@ class Answerer:
                 for i, name in enumerate(("hospital", "visit_id", "cutoff_at"))
             )
         asked, tokenizer = self.asked(frame, events), self.weights.tokenizer
-        features = EventFeatures(self.weights.features, events, vectors)
-        records = [np.empty(0, np.int64) for _ in asked.records] if control == "withheld" else asked.records
+        features = event_features(self.weights.features, events, vectors)
+        records = asked.records
+        if control == "withheld":
+            records = [record[:0] for record in records]
+        elif control == "shuffled":
+            rng = np.random.default_rng(0)
+            records = [rng.permutation(record) for record in records]
         lengths = np.array(
             [len(records[r]) + len(p) for r, p in zip(asked.record, asked.prompt, strict=True)]
         )
@@ -84,7 +93,7 @@ class Answerer:
 
         Together the pieces are what `answer` says. A character whose bytes are not all there yet waits for them.
         """
-        features = EventFeatures(self.weights.features, events, vectors)
+        features = event_features(self.weights.features, events, vectors)
         prefixes = self._prefixes([asked.records[asked.record[0]]], features)
         tokenizer, ids, said = self.weights.tokenizer, [], ""
         for ((_, token),) in self.model.decode(prefixes, asked.prompt[:1], tokenizer.eos_token_id, limit):
@@ -95,7 +104,44 @@ class Answerer:
             said = text if whole else said
 
     @torch.inference_mode()
-    def _prefixes(self, records: list[np.ndarray], features: EventFeatures) -> list[torch.Tensor]:
+    def odds(
+        self, questions: pl.DataFrame, events: EventStore, vectors: np.ndarray, batch: int = 32
+    ) -> np.ndarray:
+        """Logarithm of the odds of yes against no, before any calibration: float64 [n].
+
+        It is the difference of the two logits at the first position of the answer. Arguments as of `answer`. All questions
+        of a record stand side by side and read it once; `batch` counts records.
+        """
+        yes, no = self._yes_and_no()
+        asked = self.asked(questions, events)
+        features = event_features(self.weights.features, events, vectors)
+        by_record, said = asked.by_record(), np.empty(len(asked))
+        lengths = np.array([len(r) for r in asked.records])
+        one = np.array([yes], np.int32)
+        for records in np.array_split(np.argsort(lengths, kind="stable"), -(-len(lengths) // batch)):
+            units = [(asked.records[r], [(asked.prompt[i], one) for i in by_record[r]]) for r in records]
+            packed = to_device(pack(self.parts[0], units), self.device)
+            seen = self.model.projector(features[packed.events].to(self.device))
+            logits = self.model.logits(packed, seen).float().cpu()
+            said[np.concatenate([by_record[r] for r in records])] = (logits[:, yes] - logits[:, no]).numpy()
+        return said
+
+    def _yes_and_no(self) -> tuple[int, int]:
+        """First tokens of both answers. Raises JobError if the tokenizer does not tell them apart."""
+        ids = [
+            tokens[0]
+            for tokens in self.weights.tokenizer(["yes", "no"], add_special_tokens=False)["input_ids"]
+        ]
+        if ids[0] == ids[1]:
+            raise JobError(
+                "the tokenizer begins yes and no with one token; take a model that tells them apart"
+            )
+        return ids[0], ids[1]
+
+    @torch.inference_mode()
+    def _prefixes(
+        self, records: list[np.ndarray], features: EventFeatures | V1Features
+    ) -> list[torch.Tensor]:
         """What stands before each question, as vectors [p, width]: the template's own tokens, then the events."""
         embed = self.model.lm.get_input_embeddings()
         before = embed(torch.tensor(self.parts[0], dtype=torch.long, device=self.device))

@@ -110,14 +110,16 @@ def fetched(url: str) -> Path:
     return target
 
 
-def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32) -> Weights:
+def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32, attention: str = "sdpa") -> Weights:
     """Read a weights directory, or the Hugging Face directory that its `language_model.json` points to."""
     folder = Path(folder)
     settings = json.loads((folder / "llemr.json").read_text())
     pointer = folder / "language_model.json"
     lm_at = json.loads(pointer.read_text())["path"] if pointer.is_file() else "."
     lm_folder = folder / lm_at
-    lm = AutoModelForCausalLM.from_pretrained(lm_folder, dtype=dtype, local_files_only=True)
+    lm = AutoModelForCausalLM.from_pretrained(
+        lm_folder, dtype=dtype, attn_implementation=attention, local_files_only=True
+    )
     tokenizer = AutoTokenizer.from_pretrained(lm_folder, local_files_only=True)
     features = Features(**settings.pop("features"))
     weights = Weights(lm, tokenizer, features, None, settings, lm_at if Path(lm_at).is_absolute() else None)

@@ -17,7 +17,7 @@ from ray_jobs.llemr.data import EventStore, Questions, questions_of, read_frames
 from ray_jobs.llemr.dialect import Dialect
 from ray_jobs.llemr.reading import DialectEvents
 from ray_jobs.llemr.tokenizer import prompt_parts
-from ray_jobs.llemr.tokens import EventFeatures
+from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
 NEEDED = ["hospital", "visit_id", "cutoff_at", "question", "answer", "split"]
 
@@ -27,7 +27,7 @@ class Corpus:
     """Events, features and train questions, in the terms of one model's tokenizer."""
 
     store: EventStore
-    features: EventFeatures
+    features: EventFeatures | V1Features
     questions: Questions
     before: list[int]
 
@@ -44,7 +44,8 @@ class Corpus:
                 f"no train question in {', '.join(source['instructions'])}; the train split needs patients"
             )
         store = EventStore.read(source["events"], source["dictionary"])
-        features = EventFeatures(weights.features, store, text_vectors(source["embeddings"], store.texts))
+        vectors = text_vectors(source["embeddings"], weights.features.texts_of(store))
+        features = event_features(weights.features, store, vectors)
         parts = prompt_parts(weights.tokenizer)
         budget = int(weights.settings["event_budget"])
         return cls(store, features, questions_of(frame, store, weights.tokenizer, parts, budget), parts[0])

@@ -6,19 +6,25 @@ step, and gradients are averaged over workers, so that one worker and many follo
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import os
-from collections.abc import Sequence
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
+from ray_jobs.llemr import speed
 from ray_jobs.llemr.corpus import Corpus, rows_of
 from ray_jobs.llemr.model import Llemr
-from ray_jobs.llemr.packing import Batch, pack
+from ray_jobs.llemr.packing import FLEX_BLOCK, pack
 from ray_jobs.llemr.plan import Plan, Row
 from ray_jobs.llemr.recipe import Recipe, StageRecipe
 
@@ -41,31 +47,45 @@ class Trainer:
     """One phase of training on one worker: a DeepSpeed engine, a plan, and a rate that follows the step count."""
 
     def __init__(
-        self, model: Llemr, corpus: Corpus, plan: Plan, stage: StageRecipe, recipe: Recipe, steps: int
+        self,
+        model: Llemr,
+        corpus: Corpus,
+        plan: Plan,
+        stage: StageRecipe,
+        recipe: Recipe,
+        steps: int,
+        saved_by: int | None = None,
     ):
+        """`saved_by`: how many workers wrote the checkpoint that will be loaded, if one will be."""
         self.corpus, self.plan, self.stage, self.recipe, self.steps = corpus, plan, stage, recipe, steps
         self.workers, self.rank = dist.get_world_size(), dist.get_rank()
+        self.resized = bool(recipe.zero_stage) and saved_by not in (None, self.workers)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.operations = speed.operations(sum(p.numel() for p in model.parameters()), trained)
         self.micro_batches = math.ceil(stage.rows / self.workers / stage.micro_batch_rows)
+        self.multiple = FLEX_BLOCK if recipe.attention == "flex_attention" else 1
         ds = deepspeed()
         ds.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
         if stage.gradient_checkpointing:
             model.lm.gradient_checkpointing_enable({"use_reentrant": False})
         self.engine, *_ = ds.initialize(
-            model=model, model_parameters=self._groups(model), config=self._config()
+            model=model, model_parameters=groups(stage, model), config=self._config()
         )
         self.engine.train()
+        corpus.features.to(self.engine.device)
 
     def step(self, step: int) -> tuple[float, int, int]:
         """Take one step; returns (mean loss of a trained token over all workers, questions, real tokens)."""
-        rows = self.plan.step(step)
+        rows, recipe = self.plan.step(step), self.recipe
         targets = self.plan.targets(rows)
         mine = rows[self.rank :: self.workers]
         for group in self.engine.optimizer.param_groups:
-            group["lr"] = group["peak"] * self._rate(step)
+            group["lr"] = group["peak"] * rate(self.stage, step, self.steps)
         total, tokens = torch.zeros(()), 0
         for part in parts(mine, self.micro_batches):
-            batch = to_device(pack(self.corpus.before, rows_of(self.corpus, part)), self.engine.device)
-            features = self.corpus.features[batch.events].to(self.engine.device)
+            packed = pack(self.corpus.before, rows_of(self.corpus, part), recipe.row_length, self.multiple)
+            batch = packed.to(self.engine.device)
+            features = self.corpus.features[batch.events]
             _, loss = self.engine(batch, features)
             # engine.backward divides by the number of micro-batches, and gradients are averaged over workers
             self.engine.backward(loss * (self.workers * self.micro_batches / targets))
@@ -76,16 +96,15 @@ class Trainer:
         dist.all_reduce(counts)
         return counts[0].item() / targets, sum(len(row.questions) for row in rows), int(counts[1].item())
 
-    def save(self, folder: Path, step: int) -> None:
-        """Every rank writes its part; `load` on as many workers goes on from `step`."""
-        self.engine.save_checkpoint(
-            str(folder), tag="state", client_state={"next_step": step}, save_latest=False
-        )
+    def save(self, folder: Path) -> None:
+        """Every rank writes its part; `load` goes on from it."""
+        self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
 
-    def load(self, folder: Path) -> int:
-        """Returns the step to go on with."""
-        _, client = self.engine.load_checkpoint(str(folder), tag="state")
-        return int(client["next_step"])
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote, by as many workers (bit for bit) or by another number of them."""
+        with universal(folder) if self.resized else contextlib.nullcontext(folder) as found:
+            self.engine.load_checkpoint(str(found), tag="state")
+            dist.barrier()
 
     def state(self) -> dict[str, torch.Tensor]:
         """The trained parameters, gathered from all ranks, on the CPU; tied ones once."""
@@ -97,25 +116,6 @@ class Trainer:
             with ds.zero.GatheredParameters([parameter], enabled=self.recipe.zero_stage == 3):
                 found[name] = parameter.detach().cpu().clone()
         return found
-
-    def _rate(self, step: int) -> float:
-        """Linear warm-up, then cosine to a twentieth."""
-        if step < self.stage.warmup:
-            return (step + 1) / self.stage.warmup
-        done = (step - self.stage.warmup) / max(1, self.steps - self.stage.warmup)
-        return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
-
-    def _groups(self, model: nn.Module) -> list[dict]:
-        rates = {"projector": self.stage.lr_projector or self.stage.lr, "lm": self.stage.lr}
-        groups = [
-            {
-                "params": [p for p in getattr(model, part).parameters() if p.requires_grad],
-                "lr": rate,
-                "peak": rate,
-            }
-            for part, rate in rates.items()
-        ]
-        return [group for group in groups if group["params"]]
 
     def _config(self) -> dict:
         adam = {
@@ -130,20 +130,50 @@ class Trainer:
             "gradient_clipping": self.stage.clip,
             "optimizer": {"type": "AdamW", "params": adam},
             "zero_optimization": {"stage": self.recipe.zero_stage},
+            "checkpoint": {"load_universal": self.resized},
             "bf16": {"enabled": self.recipe.precision == "bf16"},
             "steps_per_print": 10**9,
             "wall_clock_breakdown": False,
         }
 
 
+@contextlib.contextmanager
+def universal(folder: Path) -> Iterator[Path]:
+    """The checkpoint as DeepSpeed's universal one, which any number of workers can load; made once on each machine."""
+    target = folder / f"universal-{platform.node()}"
+    first = int(os.environ.get("LOCAL_RANK", 0)) == 0
+    if first:
+        command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+        places = ["--input_folder", str(folder / "state"), "--output_folder", str(target / "state")]
+        one_by_one = ["--num_extract_workers", "1", "--num_merge_workers", "1"]
+        subprocess.run([*command, *places, *one_by_one], check=True, capture_output=True)
+    dist.barrier()
+    try:
+        yield target
+    finally:
+        if first:
+            shutil.rmtree(target, ignore_errors=True)
+
+
+def rate(stage: StageRecipe, step: int, steps: int) -> float:
+    """Share of the peak rate: linear warm-up, then cosine to a twentieth."""
+    if step < stage.warmup:
+        return (step + 1) / stage.warmup
+    done = (step - stage.warmup) / max(1, steps - stage.warmup)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def groups(stage: StageRecipe, model: nn.Module) -> list[dict]:
+    """The trained parameters as an optimizer takes them: projector and language model, each with its peak rate."""
+    rates = {"projector": stage.lr_projector or stage.lr, "lm": stage.lr}
+    found = [
+        {"params": [p for p in getattr(model, part).parameters() if p.requires_grad], "lr": lr, "peak": lr}
+        for part, lr in rates.items()
+    ]
+    return [group for group in found if group["params"]]
+
+
 def parts(rows: Sequence[Row], count: int) -> list[Sequence[Row]]:
     """`rows` in `count` pieces of consecutive rows, none empty."""
     edges = [round(i * len(rows) / count) for i in range(count + 1)]
     return [rows[a:b] for a, b in itertools.pairwise(edges)]
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    if torch.device(device).type == "cpu":
-        return batch
-    moved = {name: value.to(device) for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}
-    return Batch(**vars(batch) | moved)

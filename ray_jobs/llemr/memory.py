@@ -13,6 +13,7 @@ from pathlib import Path
 from transformers import PretrainedConfig
 
 from ray_jobs.config import JobError
+from ray_jobs.llemr import adapters
 from ray_jobs.llemr.recipe import Recipe
 
 GIB = 1024**3
@@ -41,20 +42,28 @@ def estimate(
     recipe: Recipe, stage: str, config: PretrainedConfig, parameters: int, projector: int
 ) -> Estimate:
     """parameters: of the language model; projector: of the projector, the only part that stage 1 trains."""
-    settings, zero, workers = recipe.stage(stage), recipe.zero_stage, recipe.workers
+    settings, zero = recipe.stage(stage), recipe.zero_stage
+    workers = recipe.min_workers or recipe.workers  # with fewer workers each holds more
     size = 4 if recipe.precision == "fp32" else 2
-    trained = projector if stage == "stage1" else parameters + projector
+    trained = projector
+    if stage != "stage1" and settings.train != "projector":
+        lora = settings.train == "lora"
+        trained += adapters.parameters(config, settings.lora_rank) if lora else parameters
     share = [1, 1 / workers]
     master = 4 if size == 2 else 0
-    tokens = min(settings.micro_batch_rows, settings.rows // workers) * (recipe.event_budget + ROW_TOKENS)
+    record = recipe.event_budget + ROW_TOKENS
+    tokens = min(settings.micro_batch_rows, -(-settings.rows // workers)) * record
     kept = 2 if settings.gradient_checkpointing else COPIES_A_LAYER
-    layers = config.num_hidden_layers * config.hidden_size * kept + config.vocab_size
-    attention = config.num_hidden_layers * config.num_attention_heads * (recipe.event_budget + ROW_TOKENS)
+    values = config.num_hidden_layers * config.hidden_size * kept + config.vocab_size
+    if settings.gradient_checkpointing:
+        values += config.hidden_size * COPIES_A_LAYER  # one layer at a time is computed again
+    elif recipe.attention == "sdpa":
+        values += config.num_hidden_layers * config.num_attention_heads * max(record, recipe.row_length)
     return Estimate(
         parameters=(parameters + projector) * size * share[zero >= 3] / GIB,
         gradients=trained * size * share[zero >= 2] / GIB,
         optimizer=trained * (8 + master) * share[zero >= 1] / GIB,
-        activations=tokens * (layers + (0 if settings.gradient_checkpointing else attention)) * size / GIB,
+        activations=tokens * values * size / GIB,
     )
 
 

@@ -57,9 +57,10 @@ class Llemr(nn.Module):
     def logits(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         """Logits [m, vocabulary] at `batch.target_at`, with `vectors` [n, width] spliced in at `batch.event_at`."""
         inputs = splice(self.lm.get_input_embeddings()(batch.ids), batch.event_at, vectors)
+        flex = self.lm.config._attn_implementation == "flex_attention"
         hidden = self.lm.base_model(
             inputs_embeds=inputs,
-            attention_mask=batch.mask(),
+            attention_mask=batch.block_mask() if flex else batch.mask(),
             position_ids=batch.position,
             use_cache=False,
         ).last_hidden_state

@@ -10,12 +10,13 @@ exact: the logits equal those of unpacked rows up to float rounding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 ROW_LENGTH = 256  # positions of a row, unless one record with its questions is longer
+FLEX_BLOCK = 128  # flex attention works in squares of so many positions
 
 Asked = tuple[np.ndarray, np.ndarray]  # question tokens, answer tokens
 Unit = tuple[np.ndarray, Sequence[Asked]]  # event indices of a record, what is asked about it
@@ -47,11 +48,39 @@ class Batch:
         same_question = self.segment[:, :, None] == self.segment[:, None, :]
         return (causal & same_record & (same_question | (self.segment[:, None, :] == 0)))[:, None]
 
+    def block_mask(self):
+        """The same for flex attention, which passes over blocks in which nothing is looked at."""
+        from torch.nn.attention.flex_attention import create_block_mask
 
-def pack(before: Sequence[int], units: Sequence[Unit], row_length: int = ROW_LENGTH) -> Batch:
-    """Pack units; `before` are the tokens before the events. Targets come in the order of the units and questions."""
+        record, segment = self.record, self.segment
+
+        def looks(row, _, at, to):
+            same_question = segment[row, at] == segment[row, to]
+            return (
+                (at >= to) & (record[row, at] == record[row, to]) & (same_question | (segment[row, to] == 0))
+            )
+
+        rows, length = self.ids.shape
+        return create_block_mask(looks, rows, None, length, length, device=str(self.ids.device))
+
+    def to(self, device: torch.device | str) -> Batch:
+        """On another device, but for `events`, which index what may stay behind."""
+        moved = {
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
+
+
+def pack(
+    before: Sequence[int], units: Sequence[Unit], row_length: int = ROW_LENGTH, multiple: int = 1
+) -> Batch:
+    """Pack units; `before` are the tokens before the events. Targets come in the order of the units and questions.
+
+    multiple: rows are as long as the longest, rounded up to this.
+    """
     lengths = [len(before) + len(e) + sum(len(q) + len(a) for q, a in asked) for e, asked in units]
-    places, shape = _places(lengths, row_length)
+    places, (count, longest) = _places(lengths, row_length)
+    shape = count, -(-longest // multiple) * multiple
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     record, segment = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
     event_at, target_at, target = [], [], []

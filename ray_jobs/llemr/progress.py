@@ -8,10 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import numpy as np
 import ray
+from tensorboardX import SummaryWriter
+
+from ray_jobs.llemr import speed
 
 POLL_S, LOG_EVERY_S = 1.0, 5.0
+SETTLED = 20  # steps after which a training runs evenly
+
+Step = tuple[str, int, float, float]  # phase, step, loss, real tokens a second
 
 
 @ray.remote(num_cpus=0)
@@ -20,37 +28,49 @@ class Board:
 
     def __init__(self):
         self._lines: list[str] = []
-        self._losses: list[tuple[str, int, float]] = []
+        self._steps: list[Step] = []
         self._stopped: str | None = None
 
     def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def loss(self, phase: str, step: int, value: float) -> None:
-        self._losses.append((phase, step, value))
+    def step(self, phase: str, step: int, loss: float, tokens_a_second: float) -> None:
+        self._steps.append((phase, step, loss, tokens_a_second))
 
     def stop(self, reason: str) -> None:
         """The training ended before its last step, and another try would go the same way."""
         self._stopped = reason
 
-    def take(self) -> tuple[list[str], list[tuple[str, int, float]], str | None]:
-        taken = self._lines, self._losses, self._stopped
-        self._lines, self._losses = [], []
+    def stopped(self) -> str | None:
+        return self._stopped
+
+    def take(self) -> tuple[list[str], list[Step], str | None]:
+        taken = self._lines, self._steps, self._stopped
+        self._lines, self._steps = [], []
         return taken
 
 
 @dataclass
 class Curves:
-    """Losses by phase and step, and why the training stopped early, if it did.
+    """Losses and real tokens a second by phase and step, and why the training stopped early, if it did.
 
     A step that was repeated after a failure keeps its last loss.
     """
 
     by_phase: dict[str, dict[int, float]] = field(default_factory=dict)
+    tokens: dict[str, dict[int, float]] = field(default_factory=dict)
     stopped: str | None = None
 
     def points(self) -> dict[str, list[tuple[int, float]]]:
         return {phase: sorted(losses.items()) for phase, losses in self.by_phase.items()}
+
+    def tensorboard(self, folder: Path) -> None:
+        """Write `loss` and `tokens_a_second` as TensorBoard files, a run a phase: `tensorboard --logdir <folder>`."""
+        for phase, losses in self.points().items():
+            with SummaryWriter(str(folder / phase)) as writer:
+                for step, loss in losses:
+                    writer.add_scalar("loss", loss, step)
+                    writer.add_scalar("tokens_a_second", self.tokens[phase][step], step)
 
 
 @contextlib.contextmanager
@@ -59,11 +79,12 @@ def shown(board, log: logging.Logger) -> Iterator[Curves]:
     curves, ended = Curves(), threading.Event()
 
     def take() -> None:
-        lines, losses, curves.stopped = ray.get(board.take.remote())
+        lines, steps, curves.stopped = ray.get(board.take.remote())
         for line in lines:
             log.info(line)
-        for phase, step, value in losses:
-            curves.by_phase.setdefault(phase, {})[step] = value
+        for phase, step, loss, tokens_a_second in steps:
+            curves.by_phase.setdefault(phase, {})[step] = loss
+            curves.tokens.setdefault(phase, {})[step] = tokens_a_second
 
     def poll() -> None:
         while not ended.wait(POLL_S):
@@ -80,16 +101,26 @@ def shown(board, log: logging.Logger) -> Iterator[Curves]:
 
 
 class Pace:
-    """How fast it goes, and how long it will take."""
+    """How fast it goes, how long it will take, and what it uses."""
 
-    def __init__(self, first: int, steps: int):
-        self.first, self.steps = first, steps
+    def __init__(self, first: int, steps: int, operations: float = 0.0, workers: int = 1):
+        """`operations`: of one token (see `speed.operations`), for the share of the GPUs' peak."""
+        self.first, self.steps, self.operations = first, steps, operations
+        self.peak = speed.peak()
+        self.workers = workers
         self.started = self.logged = time.monotonic()
         self.questions = self.tokens = 0
+        self.marks = [(self.started, time.process_time())]
 
     def add(self, questions: int, tokens: int) -> None:
+        """One more step is done."""
         self.questions += questions
         self.tokens += tokens
+        self.marks.append((time.monotonic(), time.process_time()))
+
+    def last_s(self) -> float:
+        """Seconds of the last step."""
+        return max(self.marks[-1][0] - self.marks[-2][0], 1e-6)
 
     def due(self) -> bool:
         if time.monotonic() - self.logged < LOG_EVERY_S:
@@ -97,10 +128,23 @@ class Pace:
         self.logged = time.monotonic()
         return True
 
+    def figures(self) -> dict[str, float]:
+        """Wall and CPU seconds of a step in this process (medians of those after SETTLED), real tokens a second of all
+        workers, memory in GB, and the share of the GPUs' peak (`mfu`) where that is known."""
+        steps = np.diff(np.array(self.marks), axis=0)
+        wall, cpu = np.median(steps[SETTLED:] if len(steps) > SETTLED else steps, axis=0)
+        tokens = self.tokens / max(self.marks[-1][0] - self.started, 1e-6)
+        found = {"step_s": float(wall), "step_cpu_s": float(cpu), "tokens_a_second": tokens}
+        if self.peak:
+            found["mfu"] = tokens * self.operations / (self.peak * self.workers)
+        return {name: round(value, 5) for name, value in {**found, "memory_gb": speed.memory_gb()}.items()}
+
     def line(self, done: int, loss: float) -> str:
         spent = max(time.monotonic() - self.started, 1e-6)
         left = spent / (done - self.first) * (self.steps - done)
+        now = self.figures()
+        used = f", {now['mfu']:.1%} of the peak" if "mfu" in now else ""
         return (
             f"step {done} of {self.steps}, loss {loss:.3f}, {self.questions / spent:.0f} questions/s, "
-            f"{self.tokens / spent:.0f} tokens/s, ETA {left:.0f} s"
+            f"{self.tokens / spent:.0f} tokens/s{used}, {now['memory_gb']:.1f} GB, ETA {left:.0f} s"
         )

@@ -54,7 +54,7 @@ class BaseModelRecipe(_Strict):
 class StageRecipe(_Strict):
     """One fine-tuning stage."""
 
-    sets: list[Literal["schema_alignment", "clinical_reasoning"]] = Field(min_length=1)
+    sets: list[Literal["schema_alignment", "clinical_reasoning", "tasks"]] = Field(min_length=1)
     steps: PositiveInt
     rows: PositiveInt  # records a step, over all workers, each with up to 8 of its questions
     micro_batch_rows: PositiveInt = 64  # records a forward pass on one worker; more are accumulated
@@ -70,6 +70,17 @@ class StageRecipe(_Strict):
     blind_steps: int = Field(0, ge=0)  # stage 2: steps of the control that is trained without any event
     checkpoint_every: PositiveInt = 100
     gradient_checkpointing: bool = False
+    train: Literal["all", "lora", "projector"] = "all"  # in stage 2; stage 1 trains the projector alone
+    lora_rank: PositiveInt = 64
+    lora_alpha: PositiveInt = 128
+
+    @model_validator(mode="after")
+    def _the_control_trains_something(self) -> StageRecipe:
+        if self.train == "projector" and self.blind_steps:
+            raise ValueError(
+                "the blind control has no events to project; set blind_steps to 0 or train to lora"
+            )
+        return self
 
 
 class Recipe(_Strict):
@@ -79,9 +90,15 @@ class Recipe(_Strict):
     hardware: str  # for the reader: what it was written for
     seed: int = 1
     event_budget: PositiveInt = 96
+    token: Literal["wardline", "v1"] = (
+        "wardline"  # of an event; v1 is Llemr's, and needs `with_values` embeddings
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "flex_attention"] = "sdpa"  # flex is for GPUs and long rows; the same loss
+    row_length: PositiveInt = 256  # positions of a packed row, unless one record is longer
     zero_stage: Literal[0, 1, 2, 3] = 2
     workers: PositiveInt = 1
+    min_workers: PositiveInt | None = None  # elastic: start, and go on after a failure, with as few as this
     gpus_per_worker: int = Field(0, ge=0)
     cpus_per_worker: PositiveInt = 2
     memory_per_worker_gb: PositiveFloat  # what a worker may use: on the GPU, or of RAM without one
@@ -89,10 +106,13 @@ class Recipe(_Strict):
     base_model: BaseModelRecipe | None = None
     stage1: StageRecipe | None = None
     stage2: StageRecipe | None = None
+    predictor: StageRecipe | None = None  # from the champion: yes/no questions of the tasks
 
     @model_validator(mode="after")
     def _rows_divide(self) -> Recipe:
-        for name in ("stage1", "stage2"):
+        if self.min_workers and self.min_workers > self.workers:
+            raise ValueError(f"min_workers is {self.min_workers}, which is more than workers, {self.workers}")
+        for name in ("stage1", "stage2", "predictor"):
             stage = getattr(self, name)
             if stage and stage.rows % self.workers:
                 raise ValueError(

@@ -22,7 +22,7 @@ import ray.train
 import safetensors.torch
 import torch
 
-from ray_jobs.llemr import checkpoint
+from ray_jobs.llemr import adapters, checkpoint
 from ray_jobs.llemr.align import align
 from ray_jobs.llemr.corpus import Corpus, dialect_events
 from ray_jobs.llemr.engine import Trainer
@@ -49,6 +49,11 @@ class LossWentWrong(RuntimeError):
     """The loss is not a number or stays far above the usual; another try would go the same way."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Also of a CPU, where torch raises no class of its own."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class Stage:
     """One stage on one worker."""
 
@@ -62,27 +67,39 @@ class Stage:
         self.figures: dict[str, float] = {}
 
     def run(self) -> None:
+        if ray.get(self.spec["board"].stopped.remote()):
+            return  # another try after a failure that has a name
         resumed = ray.train.get_checkpoint()
         with resumed.as_directory() if resumed else tempfile.TemporaryDirectory() as folder:
             found = self._found(Path(folder)) if resumed else {}
             try:
                 self._phases(found, Path(folder))
             except LossWentWrong as error:
-                if self.rank == 0:
-                    ray.get(self.spec["board"].stop.remote(str(error)))
+                self._stop(f"{error}; lower the learning rate in the recipe")
                 return
+            except (MemoryError, RuntimeError) as error:
+                if out_of_memory(error):  # of this worker alone, so the others are ended by the failure
+                    self._stop(
+                        f"{self.name}: out of memory; lower {self.name}.micro_batch_rows in the recipe"
+                    )
+                raise
         self._report("finished", 0, None)
 
+    def _stop(self, reason: str) -> None:
+        ray.get(self.spec["board"].stop.remote(reason))
+
     def _phases(self, found: Mapping[str, object], folder: Path) -> None:
-        weights = checkpoint.load_weights(checkpoint.fetched(self.spec["start"]), self._dtype())
+        weights = self._weights("start")
         corpus = Corpus.load(self.spec["source"], weights)
         for phase, steps, withheld in self._plan():
             if phase in self.done:
                 continue
             model = self._model(phase, weights, corpus)
             plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
-            trainer = Trainer(model, corpus, plan, self.stage, self.recipe, steps)
-            first = trainer.load(folder) if found.get("phase") == phase else 0
+            first, saved_by = (found["step"], found["workers"]) if found.get("phase") == phase else (0, None)
+            trainer = Trainer(model, corpus, plan, self.stage, self.recipe, steps, saved_by)
+            if saved_by:
+                trainer.load(folder)
             self._train(trainer, phase, first, steps)
 
     def _plan(self) -> list[tuple[str, int, float]]:
@@ -91,14 +108,15 @@ class Stage:
 
     def _model(self, phase: str, weights: checkpoint.Weights, corpus: Corpus) -> Llemr:
         torch.manual_seed(self.recipe.seed)
-        if phase == "blind":
-            model = checkpoint.load_weights(checkpoint.fetched(self.spec["base"]), self._dtype()).model()
-            model.projector.requires_grad_(False)
-            return model
-        model = weights.model()
+        model = (self._weights("base") if phase == "blind" else weights).model()
         if phase == "stage1":
             self._align(weights, model, corpus)
+        if phase == "blind":
+            model.projector.requires_grad_(False)
+        if phase == "stage1" or self.stage.train == "projector":
             model.lm.requires_grad_(False)
+        elif self.stage.train == "lora":
+            adapters.add(model.lm, self.stage)
         return model
 
     def _align(self, weights: checkpoint.Weights, model: Llemr, corpus: Corpus) -> None:
@@ -117,7 +135,7 @@ class Stage:
         self._say(
             f"{phase}: {'goes on at' if first else 'starts,'} step {first} of {steps}, process {os.getpid()}"
         )
-        pace, usual, bad = Pace(first, steps), None, 0
+        pace, usual, bad = Pace(first, steps, trainer.operations, trainer.workers), None, 0
         for step in range(first, steps):
             loss, questions, tokens = trainer.step(step)
             bad = bad + 1 if usual and loss > SPIKE * usual else 0
@@ -128,12 +146,13 @@ class Stage:
             usual = loss if usual is None else 0.95 * usual + 0.05 * loss
             pace.add(questions, tokens)
             if self.rank == 0:
-                self.spec["board"].loss.remote(phase, step + 1, loss)
+                self.spec["board"].step.remote(phase, step + 1, loss, tokens / pace.last_s())
                 if pace.due() or step + 1 == steps:
                     self._say(f"{phase}: {pace.line(step + 1, usual)}")
             if (step + 1) % self.stage.checkpoint_every == 0 and step + 1 < steps:
                 self._report(phase, step + 1, trainer)
         self.figures[f"{phase}_loss"] = loss
+        self.figures |= {f"{phase}_{name}": value for name, value in pace.figures().items()}
         self.done[phase] = trainer.state()
         if (phase, steps) != self._plan()[-1][:2]:
             self._report(phase, steps, None)
@@ -143,11 +162,17 @@ class Stage:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
             if trainer:
-                trainer.save(folder, step)
+                trainer.save(folder)
             if self.rank == 0:
                 for name, state in self.done.items():
                     safetensors.torch.save_file(state, folder / f"{name}.safetensors")
-                content = {"phase": phase if trainer else None, "figures": self.figures}
+                workers = ray.train.get_context().get_world_size()
+                content = {
+                    "phase": phase if trainer else None,
+                    "step": step,
+                    "workers": workers,
+                    "figures": self.figures,
+                }
                 (folder / "phase.json").write_text(json.dumps(content))
             ray.train.report(
                 {"phase": phase, "step": step, **self.figures},
@@ -161,8 +186,9 @@ class Stage:
         self.done = {path.stem: safetensors.torch.load_file(path) for path in folder.glob("*.safetensors")}
         return content
 
-    def _dtype(self) -> torch.dtype:
-        return torch.float32 if self.recipe.precision == "fp32" else torch.bfloat16
+    def _weights(self, which: str) -> checkpoint.Weights:
+        dtype = torch.float32 if self.recipe.precision == "fp32" else torch.bfloat16
+        return checkpoint.load_weights(checkpoint.fetched(self.spec[which]), dtype, self.recipe.attention)
 
     def _say(self, line: str) -> None:
         if self.rank == 0:

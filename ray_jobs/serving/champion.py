@@ -137,9 +137,8 @@ class Champion:
             }
         )
         questions = answerer.asked(frame, store)
-        reading = Reading(
-            answerer, version, store, text_vectors(accepted.folder(encoder), store.texts), questions, limit
-        )
+        vectors = text_vectors(accepted.folder(encoder), answerer.weights.features.texts_of(store))
+        reading = Reading(answerer, version, store, vectors, questions, limit)
         self._fits(reading, asked)
         return reading
 

@@ -1,0 +1,197 @@
+"""Job: one task by cross-validation over patients, for a set too small to be judged on one held-out tenth.
+
+A patient's fold is their hash modulo the number of folds, so that it stays as data grows. Each fold is foreseen by models
+that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
+by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
+predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, all by default), `against`, `grid`, `seeds` (how many are
+averaged), `threads`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+
+import duckdb
+import numpy as np
+import polars as pl
+from scipy.sparse import csr_matrix
+
+from orchestration import catalog
+from ray_jobs.config import JobError
+from ray_jobs.prediction import baselines, counts, ensemble, predictions, summaries
+from ray_jobs.prediction.labels import KEYS, read
+from ray_jobs.runtime import Job, Markdown, main
+from ray_jobs.statistics import FIGURES, PatientBootstrap, classify, holm, p_value
+
+COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
+SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
+CONTESTANTS = (*COUNTED, *SUMMARISED)
+
+
+def run(job: Job) -> None:
+    """Raises JobError if the task has no label, or labels of one class only."""
+    started, key, task = time.monotonic(), job.config.outputs[0], job.params["task"]
+    labels = read(job, f"labels/{task}")
+    if wanted := job.params.get("hospitals"):
+        labels = labels.filter(pl.col("hospital").is_in(wanted))
+    rows = prediction_rows(labels, read(job, "splits"), int(job.params.get("folds", 5)))
+    truth = rows["label"].to_numpy() == 1
+    if len(np.unique(truth)) < 2:
+        raise JobError(f"labels/{task} has {rows.height} labels of one class; there is nothing to tell apart")
+    named = list(job.params.get("models", CONTESTANTS))
+    said = {}
+    for name, predict in contestants(job, rows, truth, named).items():
+        said[name] = predict()
+        job.log.info("%s: %.0f s", name, time.monotonic() - started)
+    results = figures(rows, truth, said, job.params.get("against", named[-1]))
+    content = {"task": task, "labels": rows.height, "positives": int(truth.sum()), "models": results}
+    (job.output(key) / "metrics.json").write_text(
+        json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
+    )
+    foreseen(rows, said).write_parquet(job.output(key) / "predictions.parquet")
+    best = max(results, key=lambda name: results[name]["auroc"]["value"])
+    metadata = {
+        "labels": rows.height,
+        "positives": int(truth.sum()),
+        "best": best,
+        "auroc": results[best]["auroc"]["value"],
+    }
+    seconds = round(time.monotonic() - started, 1)
+    job.publish({key: {**metadata, "seconds": seconds, "table": Markdown(table(content))}})
+
+
+def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame, folds: int) -> pl.DataFrame:
+    """Labels in the order of their keys, numbered as `row`, each with the `fold` of its person."""
+    people = splits.select("hospital", "patient_id", "person_group", "person_id")
+    rows = labels.join(people, on=["hospital", "patient_id"], how="inner").sort(KEYS).with_row_index("row")
+    persons = zip(rows["person_group"], rows["person_id"], strict=True)
+    return rows.with_columns(pl.Series("fold", [fold_of(group, person, folds) for group, person in persons]))
+
+
+def fold_of(person_group: str, person_id: str, folds: int) -> int:
+    """By the number that also decides a person's split."""
+    digest = hashlib.md5(f"{person_group}\x1f{person_id}".encode()).hexdigest()
+    return int(digest[:8], 16) % folds
+
+
+def roles(fold: np.ndarray, held_out: int) -> np.ndarray:
+    """train, tuning or held_out of each row where this fold is held out."""
+    tuning = (held_out + 1) % (fold.max() + 1)
+    return np.where(fold == held_out, "held_out", np.where(fold == tuning, "tuning", "train"))
+
+
+def contestants(
+    job: Job, rows: pl.DataFrame, truth: np.ndarray, named: list[str]
+) -> dict[str, Callable[[], np.ndarray]]:
+    """Name to what gives its probabilities, float64 [rows]. Raises JobError for a name that there is none of."""
+    if unknown := sorted(set(named) - set(CONTESTANTS)):
+        raise JobError(f"params.models: there is no {unknown[0]!r}; write one of {', '.join(CONTESTANTS)}")
+    fold, grid, seeds = (
+        rows["fold"].to_numpy(),
+        job.params.get("grid", "small"),
+        int(job.params.get("seeds", 5)),
+    )
+    made: dict[str, Callable[[], np.ndarray]] = {}
+    if any(name in COUNTED for name in named):
+        by_kind = counted(job, rows, sorted({COUNTED[name][0] for name in named if name in COUNTED}))
+        for name in filter(COUNTED.get, named):
+            kind, model = COUNTED[name]
+            made[name] = lambda kind=kind, model=model: by_fold(
+                fold,
+                lambda k, split: (
+                    baselines.fit(model, grid, by_kind[kind][k], truth, split, threads(job)).probabilities
+                ),
+            )
+    if any(name in SUMMARISED for name in named):
+        table, columns = summaries.matrix(
+            read(job, "features/icu_stays"), read(job, "features/icu_summary"), rows
+        )
+
+        @cache
+        def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
+            return ensemble.odds(member, table, columns, truth, fold != k, seeds, threads(job))
+
+        for name in filter(SUMMARISED.get, named):
+            made[name] = lambda model=SUMMARISED[name]: by_fold(
+                fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
+            )
+    return {name: made[name] for name in named}
+
+
+def by_fold(fold: np.ndarray, predict: Callable[[int, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Each fold's probabilities by a model that has not seen it; `predict` is given the fold and every row's role."""
+    found = np.full(len(fold), np.nan)
+    for k in np.unique(fold):
+        split = roles(fold, k)
+        found[fold == k] = predict(int(k), split)
+    return found
+
+
+def counted(job: Job, rows: pl.DataFrame, kinds: Sequence[str]) -> dict[str, dict[int, csr_matrix]]:
+    """Kind of counts to fold to matrix, its columns and deciles fitted on the fold's train rows."""
+    events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
+    fold, matrices = rows["fold"].to_numpy(), {kind: {} for kind in kinds}
+    asked = rows.select("row", *KEYS)
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
+        for k in np.unique(fold):
+            with_roles = asked.with_columns(pl.Series("split", roles(fold, k)))
+            made = counts.Counts(connection, counts.relation(events), with_roles)
+            for kind in kinds:
+                matrices[kind][int(k)] = made.matrix(made.fit(kind))
+    return matrices
+
+
+def figures(
+    rows: pl.DataFrame, truth: np.ndarray, said: Mapping[str, np.ndarray], against: str
+) -> dict[str, dict]:
+    """Name to its figures with intervals, and its p against the model of that name, paired and corrected."""
+    bootstrap = PatientBootstrap((rows["hospital"] + chr(31) + rows["patient_id"]).to_numpy())
+    found, draws = {}, {}
+    for name, probabilities in said.items():
+        of, draws[name] = classify(bootstrap, truth, probabilities)
+        found[name] = {figure: interval.as_dict() for figure, interval in of.items()}
+    raw = {
+        name: p_value(draws[against]["auroc"], d["auroc"])
+        for name, d in draws.items()
+        if against in draws and name != against
+    }
+    for name, p in holm(raw).items():
+        found[name][f"p against {against}"] = round(p, 4)
+    return found
+
+
+def foreseen(rows: pl.DataFrame, said: Mapping[str, np.ndarray]) -> pl.DataFrame:
+    """What every contestant says of every row, in MEDS-evaluation's columns, with contestant and fold."""
+    return pl.concat(
+        predictions.told(rows, p).with_columns(pl.lit(name).alias("contestant"), rows["fold"])
+        for name, p in said.items()
+    ).sort("contestant", "subject_id", "prediction_time")
+
+
+def threads(job: Job) -> int:
+    return int(job.params.get("threads", 2))
+
+
+def table(content: Mapping) -> str:
+    """Markdown: one line a model, with 95 % intervals of the patient bootstrap."""
+    head = ["model", *FIGURES, "p, paired, corrected"]
+    lines = [
+        f"**{content['task']}**: {content['labels']} labels, {content['positives']} positive",
+        "",
+        f"| {' | '.join(head)} |",
+        "|---" * len(head) + "|",
+    ]
+    for name, found in content["models"].items():
+        cells = [f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" for v in (found[f] for f in FIGURES)]
+        p = next((str(v) for k, v in found.items() if k.startswith("p against")), "")
+        lines.append(f"| {name} | {' | '.join(cells)} | {p} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main(run)
