@@ -112,7 +112,7 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     folder = run(root, tmp_path)
     told = (folder / "report.md").read_text()
     assert "- stay: better beats rich_counts_lightgbm (AUROC 0." in told and "corrected p = 0.0" in told
-    assert "nobody beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
+    assert "no challenger beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
     assert "- never: the held-out split has one class, so nothing is compared." in told
     assert "other_rows tells 240 other rows and is not compared." in told
     assert "Each hospital by a model of the other hospitals:" in told and "n < 30" in told
@@ -180,6 +180,15 @@ def test_every_figure_is_scikit_learns():
     assert comparison.auroc(one, "base", half).value == pytest.approx(
         roc_auc_score(truth[half], chance[half])
     )
+
+
+def test_the_sentences_are_about_the_challengers(root, tmp_path):
+    told = (run(root, tmp_path, challengers=["some_*"]) / "report.md").read_text()
+    assert (
+        "- stay: no challenger beats rich_counts_lightgbm" in told
+        and "the nearest is some_rows, +0.000" in told
+    )
+    assert "- groups/CIR019: no challenger tells it on the same rows, so nothing is compared." in told
 
 
 def test_an_unknown_baseline_is_one_line(root, tmp_path):

@@ -6,8 +6,9 @@ baseline on the same rows; one that tells rows which the baseline does not is na
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 import numpy as np
 import polars as pl
@@ -102,28 +103,43 @@ def _judged(
     return figures, draws["auroc"], (theirs["auroc"].value, their_draws["auroc"])
 
 
-def sentence(task: str, one: Compared, baseline: str) -> str:
-    """Whether anyone beats the baseline, with the corrected p-value."""
-    known = {name: m for name, m in one.minus.items() if not np.isnan(m.value) and not np.isnan(one.p[name])}
+def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str] = ("*",)) -> str:
+    """Whether a challenger (a contestant whose name is like one of these patterns) beats the baseline, with corrected p."""
     if baseline not in one.figures:
         return f"{task}: {baseline} does not tell it, so nothing is compared."
+    known = challenging(one, challengers)
     if not known:
-        why = "has one class" if len(np.unique(one.labels)) < 2 else "is told by nobody else on the same rows"
-        return f"{task}: the held-out split {why}, so nothing is compared."
-    best = max(known, key=lambda name: known[name].value)
-    gain, p = known[best], one.p[best]
-    value = one.figures[baseline]["auroc"].value
-    said = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {p:.3f}"
-    small = (
-        f" Only {len(one.labels)} rows, {int(one.labels.sum())} positive."
-        if is_small(len(one.labels))
-        else ""
-    )
-    if gain.value > 0 and p < SURE:
-        return f"{task}: {best} beats {baseline} (AUROC {value:.3f}) by {said}.{small}"
-    worse = [name for name in known if known[name].high < 0 and one.p[name] < SURE]
+        one_class = len(np.unique(one.labels)) < 2
+        why = "the held-out split has one class" if one_class else "no challenger tells it on the same rows"
+        return f"{task}: {why}, so nothing is compared."
+    value, rows, positive = one.figures[baseline]["auroc"].value, len(one.labels), int(one.labels.sum())
+    small = f" Only {rows} rows, {positive} positive." if is_small(rows) else ""
+    if better := [name for name in known if beats(one, name)]:
+        said = "; ".join(
+            f"{name} beats {baseline} (AUROC {value:.3f}) by {_said(one, name)}" for name in better
+        )
+        return f"{task}: {said}.{small}"
+    worse = [name for name in known if one.minus[name].value < 0 and one.p[name] < SURE]
     also = f" Worse than it: {', '.join(sorted(worse))}." if worse else ""
-    return f"{task}: nobody beats {baseline} (AUROC {value:.3f}); the nearest is {best}, {said}.{also}{small}"
+    nearest = f"the nearest is {known[0]}, {_said(one, known[0])}"
+    return f"{task}: no challenger beats {baseline} (AUROC {value:.3f}); {nearest}.{also}{small}"
+
+
+def challenging(one: Compared, challengers: Sequence[str]) -> list[str]:
+    """Challengers that are compared with the baseline, the one with the highest AUROC above it first."""
+    known = [
+        name for name, p in one.p.items() if not np.isnan(p) and any(fnmatch(name, c) for c in challengers)
+    ]
+    return sorted(known, key=lambda name: (-one.minus[name].value, name))
+
+
+def beats(one: Compared, name: str) -> bool:
+    return one.minus[name].value > 0 and one.p[name] < SURE
+
+
+def _said(one: Compared, name: str) -> str:
+    gain = one.minus[name]
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {one.p[name]:.3f}"
 
 
 def is_small(rows: int) -> bool:
