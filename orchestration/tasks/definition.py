@@ -44,9 +44,6 @@ class Task(BaseModel):
     concept: str | None = Field(default=None, description="Of cohort results: the concept of the result.")
     trigger: str = Field(description="The time from which the task counts.")
     predict_at: str = Field(description="Nothing known later may be read for it.")
-    window: str | None = Field(
-        default=None, description="How far back from predict_at inputs reach; all by default."
-    )
     horizon: str = Field(
         description="An interval after predict_at, or a time: until when the outcome may come."
     )

@@ -61,8 +61,6 @@ class _Compiler:
         self.columns["trigger_at"] = "TIMESTAMP"
         predict = self._expression("predict_at", task.predict_at, ("TIMESTAMP",))
         self.columns["prediction_at"] = "TIMESTAMP"
-        if task.window:
-            self._interval("window", task.window)
         horizon = self._horizon()
         self.columns |= {"horizon_at": "TIMESTAMP"}
         if task.outcome:
