@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import fsspec
 
@@ -90,7 +92,7 @@ def figures(decision: Mapping) -> dict[str, object]:
 
 
 def promote(job: Job, decision: Mapping, accepted: Mapping | None, check: Check) -> None:
-    """Publish a copy of the candidate's version directory, under the same version."""
+    """Publish a copy of the candidate's version directory with its model card, under the same version."""
     candidate = job.entry(CANDIDATE)
     kept = {
         **figures(decision),
@@ -100,8 +102,22 @@ def promote(job: Job, decision: Mapping, accepted: Mapping | None, check: Check)
         "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     inputs = {CANDIDATE: candidate["version"]}
-    copy = catalog.Candidate(KEY, job.path(CANDIDATE), candidate["fingerprint"], inputs, kept, table=False)
+    folder = with_card(job, candidate["version"])
+    copy = catalog.Candidate(KEY, folder, candidate["fingerprint"], inputs, kept, table=False)
     job.publish({KEY: figures(decision)}, [check], [copy])
+
+
+def with_card(job: Job, version: str) -> Path:
+    """A folder of the candidate's files and the card, sealed anew."""
+    from ray_jobs import card
+    from ray_jobs.llemr.checkpoint import seal  # torch, which going back by hand does not need
+
+    folder = job.scratch / "promoted"
+    shutil.copytree(job.path(CANDIDATE), folder)
+    found = {key.split("/")[-1]: json.loads((job.path(key) / "metrics.json").read_text()) for key in SETS}
+    card.write(folder, version, found)
+    seal(folder)
+    return folder
 
 
 def versions(root: str) -> list[dict]:

@@ -3,8 +3,9 @@
 A patient's fold is their hash modulo the number of folds, so that it stays as data grows. Each fold is foreseen by models
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
-predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`, `hospitals` (all by default), `models` (names of
-`CONTESTANTS`, all by default), `against`, `grid`, `seeds` (how many are averaged), `threads`.
+predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, all by default), `against`, `grid`, `seeds` (how many are
+averaged), `threads`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import duckdb
 import numpy as np
 import polars as pl
+from scipy.sparse import csr_matrix
 
 from orchestration import catalog
 from ray_jobs.config import JobError
@@ -95,7 +98,7 @@ def contestants(
     )
     made: dict[str, Callable[[], np.ndarray]] = {}
     if any(name in COUNTED for name in named):
-        by_kind = counted(job, rows)
+        by_kind = counted(job, rows, sorted({COUNTED[name][0] for name in named if name in COUNTED}))
         for name in filter(COUNTED.get, named):
             kind, model = COUNTED[name]
             made[name] = lambda kind=kind, model=model: by_fold(
@@ -108,13 +111,14 @@ def contestants(
         table, columns = summaries.matrix(
             read(job, "features/icu_stays"), read(job, "features/icu_summary"), rows
         )
+
+        @cache
+        def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
+            return ensemble.odds(member, table, columns, truth, fold != k, seeds, threads(job))
+
         for name in filter(SUMMARISED.get, named):
-            model = SUMMARISED[name]
-            made[name] = lambda model=model: by_fold(
-                fold,
-                lambda k, split: ensemble.predict(
-                    model, table, columns, truth, split != "held_out", seeds, threads(job)
-                ),
+            made[name] = lambda model=SUMMARISED[name]: by_fold(
+                fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
             )
     return {name: made[name] for name in named}
 
@@ -128,16 +132,16 @@ def by_fold(fold: np.ndarray, predict: Callable[[int, np.ndarray], np.ndarray]) 
     return found
 
 
-def counted(job: Job, rows: pl.DataFrame) -> dict[str, dict[int, object]]:
+def counted(job: Job, rows: pl.DataFrame, kinds: Sequence[str]) -> dict[str, dict[int, csr_matrix]]:
     """Kind of counts to fold to matrix, its columns and deciles fitted on the fold's train rows."""
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
-    fold, matrices = rows["fold"].to_numpy(), {kind: {} for kind in counts.KINDS}
+    fold, matrices = rows["fold"].to_numpy(), {kind: {} for kind in kinds}
     asked = rows.select("row", *KEYS)
     with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
         for k in np.unique(fold):
             with_roles = asked.with_columns(pl.Series("split", roles(fold, k)))
             made = counts.Counts(connection, counts.relation(events), with_roles)
-            for kind in counts.KINDS:
+            for kind in kinds:
                 matrices[kind][int(k)] = made.matrix(made.fit(kind))
     return matrices
 

@@ -1,7 +1,8 @@
 """Job: one stage of fine-tuning, by Ray Train and DeepSpeed.
 
 Stage 1 trains the projector on schema questions, with the language model frozen; stage 2 trains both on schema and
-clinical questions, and the blind control beside them. The run's name is the stage and the fingerprint of its inputs, so a
+clinical questions, and the blind control beside them; `predictor` trains the champion on the tasks' yes/no questions. The
+run's name is the stage and the fingerprint of its inputs, so a
 retry goes on where the last try ended and a new night starts afresh. The weights directory is consolidated, reloaded in a
 fresh process and compared before it is published.
 """
@@ -36,7 +37,7 @@ from ray_jobs.llemr.reload import write_probe
 from ray_jobs.runtime import Check, Job, main
 
 CONCEPTS = str(catalog.REPOSITORY / "dbt_project/seeds/concepts.csv")
-STARTS = {"stage1": "weights/base_model", "stage2": "weights/stage1"}
+STARTS = {"stage1": "weights/base_model", "stage2": "weights/stage1", "predictor": "weights/champion"}
 RELOAD_TIMEOUT_S = 600
 
 

@@ -11,8 +11,14 @@ import pytest
 from orchestration import catalog
 from ray_jobs import champion
 from ray_jobs.config import JobConfig, JobError
+from ray_jobs.llemr import checkpoint
 
 STAGE2 = "weights/stage2"
+BESIDE = {
+    "versions.json": json.dumps({"inputs": {"harmonised/events": "e1"}, "packages": {"torch": "2"}}),
+    "llemr.json": json.dumps({"event_budget": 96}),
+    "recipe.yaml": "{name: small, seed: 3, precision: fp32}",
+}
 
 
 def version(name):
@@ -39,11 +45,11 @@ def night(root, tmp_path, name, low, against=None):
     }
     key = f"{name}{len(list((tmp_path / 'made').rglob('metrics.json')))}"
     if catalog.load(root).accepted.get(STAGE2, {}).get("version") != version(name):
-        publish(root, tmp_path, STAGE2, name, {"model.safetensors": f"weights {name}"})
+        publish(root, tmp_path, STAGE2, name, {"model.safetensors": f"weights {name}", **BESIDE})
     for evaluation in champion.SETS:
         folder = tmp_path / "made" / evaluation / key
         folder.mkdir(parents=True)
-        (folder / "metrics.json").write_text(json.dumps({"decision": decision}))
+        (folder / "metrics.json").write_text(json.dumps({"decision": decision, "splits": {}}))
         catalog.publish(
             root, "test", [catalog.Candidate(evaluation, folder, catalog.fingerprint(k=key), table=False)]
         )
@@ -77,6 +83,10 @@ def test_the_first_is_promoted_only_above_blind(tmp_path):
     assert standing(root) == version("b")
     folder = catalog.load(root).folder("weights/champion")
     assert Path(folder, "model.safetensors").read_text() == "weights b"
+    card = Path(folder, "MODEL_CARD.md").read_text()
+    assert "# small, version bbbbbbbbbbbb" in card and "| `harmonised/events` | e1 |" in card
+    assert "Promoted on tuning: +0.100 (+0.010 to +0.200) exact match against blind" in card
+    checkpoint.verify(Path(folder))
 
 
 def test_not_promoting_is_a_normal_night_and_the_champion_stays_byte_for_byte(tmp_path):

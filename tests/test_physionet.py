@@ -142,13 +142,16 @@ def made_up(rows: int = 400) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
 def test_a_model_sees_no_truth_of_the_rows_that_it_foresees(model):
     table, columns, truth = made_up()
     seen = np.arange(len(truth)) < 300
-    one = ensemble.predict(model, table, columns, truth, seen, seeds=1)
-    other = ensemble.predict(model, table, columns, np.where(seen, truth, ~truth), seen, seeds=1)
+
+    def foreseen(truth: np.ndarray) -> np.ndarray:
+        return ensemble.mixed(model, lambda m: ensemble.odds(m, table, columns, truth, seen, seeds=1))
+
+    one, other = foreseen(truth), foreseen(np.where(seen, truth, ~truth))
     assert one.tobytes() == other.tobytes() and one.shape == (100,)
     better, worse = one[truth[300:]].mean(), one[~truth[300:]].mean()
     assert better > worse + 0.02
     with pytest.raises(ValueError, match="one class"):
-        ensemble.predict(model, table, columns, np.zeros(400, bool), seen)
+        foreseen(np.zeros(400, bool))
 
 
 def test_steps_are_between_quantiles_of_what_was_seen_and_a_hole_is_a_step():

@@ -17,7 +17,7 @@ from scipy.sparse import csr_matrix
 from sklearn.metrics import roc_auc_score
 
 from orchestration import catalog
-from ray_jobs import predict
+from ray_jobs import predict, predict_from_scores
 from ray_jobs.config import JobConfig
 from ray_jobs.prediction import baselines, counts, predictions
 from ray_jobs.runtime import Job
@@ -219,3 +219,57 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     }
     figures = json.loads((folder / "metrics.json").read_text())["chance"]
     assert 0 < figures["p_rich_over_plain"] <= 1 and figures["rich counts, LightGBM"]["tuning_auroc"] is None
+
+
+def test_points_are_those_of_the_visit_known_by_the_prediction():
+    at = [START + timedelta(hours=h) for h in range(4)]
+    labelled = pl.DataFrame(
+        {"hospital": "n", "visit_id": ["a", "a", "b"], "prediction_at": [at[1], at[3], at[1]]}
+    )
+    scores = pl.DataFrame(
+        {
+            "hospital": "n",
+            "patient_id": "p",
+            "visit_id": ["a", "a", "b"],
+            "known_at": [at[0], at[2], at[2]],
+            "points": [1, 5, 9],
+        }
+    )
+    assert predict_from_scores.newest_known(scores, labelled)["points"].to_list() == [1, 5, None]
+
+
+def test_a_score_is_a_contestant_whichever_way_it_points(tmp_path):
+    rng = np.random.default_rng(1)
+    rows = asked(200).with_columns(pl.concat_str("patient_id", "row", separator="-").alias("visit_id"))
+    truth = rng.random(rows.height) < 0.4
+    acuity = np.where(truth, 2, 4) + rng.integers(-1, 2, rows.height)
+    labels = rows.select(
+        "hospital", "patient_id", "visit_id", "prediction_at", pl.Series("label", truth.astype(int))
+    )
+    scores = labels.select("hospital", "patient_id", "visit_id", pl.col("prediction_at").alias("known_at"),
+                           pl.lit("corrected").alias("variant"), pl.Series("triage_acuity", acuity))  # fmt: skip
+    for key, frame in {
+        "splits": rows.select("hospital", "patient_id", "split").unique(),
+        "labels/critical": labels,
+        "labels/never": labels.with_columns(label=pl.lit(0)),
+        "features/triage_scores": scores,
+    }.items():
+        enter(tmp_path, key, frame)
+    keys = ["splits", "labels/critical", "labels/never", "features/triage_scores"]
+    params = {"scores": {"features/triage_scores": ["triage_acuity"]}}
+    config = JobConfig(
+        "predict_from_scores",
+        "run",
+        str(tmp_path),
+        "f" * 64,
+        dict.fromkeys(keys, "made"),
+        ["evaluation/s"],
+        params,
+    )
+    (tmp_path / "scratch").mkdir()
+    predict_from_scores.run(Job(config, tmp_path / "scratch", logging.getLogger("test"), None))
+    folder = tmp_path / "evaluation/s" / ("f" * 12)
+    assert json.loads((folder / "metrics.json").read_text()) == {"predictions": 1, "passed_over": 1}
+    said = pl.read_parquet(folder / "predictions/triage_acuity_corrected/critical/all.parquet")
+    assert said.height == rows.filter(pl.col("split") == "held_out").height
+    assert roc_auc_score(said["boolean_value"], said["predicted_boolean_probability"]) > 0.8

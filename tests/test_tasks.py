@@ -80,7 +80,7 @@ def test_every_shipped_task_compiles_and_names_its_source():
         ("version: '2'", "version: '2'\noutcome: {icd10: [hypertension]}", "outcome.icd10.0: .*; mend it"),
         ("version: '2'", "version: '2'\noutcome: {kind: lab, concept: potasium}", "outcome.concept: 'potasium' .* did you mean potassium"),
         ("version: '2'", "version: [", "is not a YAML mapping; mend its indentation or quotes"),
-        ("version: '2'", "version: '2'\nwindow: -1 hour", "window: -1 hour lies before its trigger"),
+        ("version: '2'", "version: '2'\nwindow: 1 day", "window: there is no such key"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(project, tmp_path, pattern, replacement, line):

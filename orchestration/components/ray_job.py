@@ -15,7 +15,7 @@ from orchestration.tasks import definition
 from ray_jobs.config import GATE_CHECK, JobConfig, JobError, code_of
 
 EVERY_TASK = "labels/*"
-STAGES = ("base_model", "stage1", "stage2")
+STAGES = ("base_model", "stage1", "stage2", "predictor")
 
 
 class CheckModel(dg.Model):
@@ -54,7 +54,7 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
     recipe: str | None = Field(
         default=None, description="A file of ray_jobs/recipes, handed over as params.recipe."
     )
-    stages: list[Literal["base_model", "stage1", "stage2"]] = Field(
+    stages: list[Literal["base_model", "stage1", "stage2", "predictor"]] = Field(
         default=list(STAGES), description="Which stages of the recipe the job depends on."
     )
     files: list[str] = Field(default=[], description="Further files of the repository whose content counts.")

@@ -44,16 +44,24 @@ class Task(BaseModel):
     concept: str | None = Field(default=None, description="Of cohort results: the concept of the result.")
     trigger: str = Field(description="The time from which the task counts.")
     predict_at: str = Field(description="Nothing known later may be read for it.")
-    window: str | None = Field(
-        default=None, description="How far back from predict_at inputs reach; all by default."
-    )
     horizon: str = Field(
         description="An interval after predict_at, or a time: until when the outcome may come."
     )
     outcome: Outcome | None = None
     label: str
     exclude: dict[Name, str] = {}
-    groups: list[str] = Field(default=[], description="CCSR categories: one label each, column code_group.")
+    groups: dict[str, str] = Field(
+        default={}, description="CCSR categories and their names: one label each, column code_group."
+    )
+    question: str | None = Field(
+        default=None,
+        description="How a language model is asked, yes or no; {group} is the name of a category.",
+    )
+
+    def asked(self, group: str | None = None) -> str:
+        """The question about one group, or about the task; without one in the file it is the description."""
+        question = self.question or ("{group}: " if self.groups else "") + self.description.lower()
+        return question.replace("{group}", self.groups[group]) if group else question
 
 
 def read(project: Path) -> dict[str, Task]:

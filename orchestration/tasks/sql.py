@@ -61,8 +61,6 @@ class _Compiler:
         self.columns["trigger_at"] = "TIMESTAMP"
         predict = self._expression("predict_at", task.predict_at, ("TIMESTAMP",))
         self.columns["prediction_at"] = "TIMESTAMP"
-        if task.window:
-            self._interval("window", task.window)
         horizon = self._horizon()
         self.columns |= {"horizon_at": "TIMESTAMP"}
         if task.outcome:
@@ -182,7 +180,7 @@ grouped as (
         asked.code_group,
         in_group.ccsr is not null as has_group
     from {"followed" if self.task.outcome else "bounded"} as rows
-    cross join (select unnest({self.task.groups}) as code_group) as asked
+    cross join (select unnest({list(self.task.groups)}) as code_group) as asked
     left join in_group
         on
             rows.hospital = in_group.hospital

@@ -8,8 +8,11 @@ import numpy as np
 import polars as pl
 import torch
 
+from ray_jobs.config import JobError
 from ray_jobs.llemr.checkpoint import Weights
 from ray_jobs.llemr.data import EventStore, Questions, questions_of
+from ray_jobs.llemr.engine import to_device
+from ray_jobs.llemr.packing import pack
 from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
@@ -99,6 +102,41 @@ class Answerer:
             whole = text.startswith(said) and not text.endswith(UNFINISHED)
             yield text[len(said) :] if whole else ""
             said = text if whole else said
+
+    @torch.inference_mode()
+    def odds(
+        self, questions: pl.DataFrame, events: EventStore, vectors: np.ndarray, batch: int = 32
+    ) -> np.ndarray:
+        """Logarithm of the odds of yes against no, before any calibration: float64 [n].
+
+        It is the difference of the two logits at the first position of the answer. Arguments as of `answer`. All questions
+        of a record stand side by side and read it once; `batch` counts records.
+        """
+        yes, no = self._yes_and_no()
+        asked = self.asked(questions, events)
+        features = event_features(self.weights.features, events, vectors)
+        by_record, said = asked.by_record(), np.empty(len(asked))
+        lengths = np.array([len(r) for r in asked.records])
+        one = np.array([yes], np.int32)
+        for records in np.array_split(np.argsort(lengths, kind="stable"), -(-len(lengths) // batch)):
+            units = [(asked.records[r], [(asked.prompt[i], one) for i in by_record[r]]) for r in records]
+            packed = to_device(pack(self.parts[0], units), self.device)
+            seen = self.model.projector(features[packed.events].to(self.device))
+            logits = self.model.logits(packed, seen).float().cpu()
+            said[np.concatenate([by_record[r] for r in records])] = (logits[:, yes] - logits[:, no]).numpy()
+        return said
+
+    def _yes_and_no(self) -> tuple[int, int]:
+        """First tokens of both answers. Raises JobError if the tokenizer does not tell them apart."""
+        ids = [
+            tokens[0]
+            for tokens in self.weights.tokenizer(["yes", "no"], add_special_tokens=False)["input_ids"]
+        ]
+        if ids[0] == ids[1]:
+            raise JobError(
+                "the tokenizer begins yes and no with one token; take a model that tells them apart"
+            )
+        return ids[0], ids[1]
 
     @torch.inference_mode()
     def _prefixes(

@@ -78,14 +78,15 @@ class EventStore:
         at = events["event_at"].cast(pl.Datetime("us")).to_physical().to_numpy()
         start = np.concatenate([np.flatnonzero(np.diff(visit, prepend=-1)), [len(visit)]]).astype(np.int64)
         admitted = at[start[:-1]]
-        admission = np.flatnonzero((events["kind"] == "admission").to_numpy())[::-1]
-        admitted[visit[admission]] = at[admission]
+        available = events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy()
+        admission = np.flatnonzero((events["kind"] == "admission").to_numpy())
+        first_known_last = admission[np.lexsort((-admission, -available[admission]))]
+        admitted[visit[first_known_last]] = at[first_known_last]
         texts, text = _codes(events["text"])
         kinds, kind = _codes(events["kind"])
         units, unit = _codes(events["unit"].fill_null(""), first="")
         concepts, concept = _codes(events["concept"].fill_null(""))
         value = events["value"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-        available = events["available_at"].cast(pl.Datetime("us")).to_physical().to_numpy()
         unknown = (-1, None, None)
         known = np.array([dictionary.get(c, unknown) for c in concepts] or [unknown], np.float64)[concept]
         firsts = start[:-1]
@@ -201,15 +202,16 @@ class Questions:
 
 
 def records_of(frame: pl.DataFrame, store: EventStore, budget: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The record each row reads: (record index per row, event indices per record).
-
-    Raises KeyError if a question's visit has no event at all, which only a wrong pair of files can cause.
-    """
+    """The record each row reads: (record index per row, event indices per record); empty for a visit without any event."""
     keys = zip(frame["hospital"], frame["visit_id"], _micro(frame["cutoff_at"]), strict=True)
     seen: dict[tuple, int] = {}
     record = np.array([seen.setdefault(key, len(seen)) for key in keys], np.int32)
+    nothing = np.empty(0, np.int64)
     records = [
-        store.visible(store.visits[hospital, visit], cutoff, budget) for hospital, visit, cutoff in seen
+        store.visible(store.visits[hospital, visit], cutoff, budget)
+        if (hospital, visit) in store.visits
+        else nothing
+        for hospital, visit, cutoff in seen
     ]
     return record, records
 

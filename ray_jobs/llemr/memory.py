@@ -46,7 +46,7 @@ def estimate(
     workers = recipe.min_workers or recipe.workers  # with fewer workers each holds more
     size = 4 if recipe.precision == "fp32" else 2
     trained = projector
-    if stage == "stage2" and settings.train != "projector":
+    if stage != "stage1" and settings.train != "projector":
         lora = settings.train == "lora"
         trained += adapters.parameters(config, settings.lora_rank) if lora else parameters
     share = [1, 1 / workers]

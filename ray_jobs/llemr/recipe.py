@@ -54,7 +54,7 @@ class BaseModelRecipe(_Strict):
 class StageRecipe(_Strict):
     """One fine-tuning stage."""
 
-    sets: list[Literal["schema_alignment", "clinical_reasoning"]] = Field(min_length=1)
+    sets: list[Literal["schema_alignment", "clinical_reasoning", "tasks"]] = Field(min_length=1)
     steps: PositiveInt
     rows: PositiveInt  # records a step, over all workers, each with up to 8 of its questions
     micro_batch_rows: PositiveInt = 64  # records a forward pass on one worker; more are accumulated
@@ -106,12 +106,13 @@ class Recipe(_Strict):
     base_model: BaseModelRecipe | None = None
     stage1: StageRecipe | None = None
     stage2: StageRecipe | None = None
+    predictor: StageRecipe | None = None  # from the champion: yes/no questions of the tasks
 
     @model_validator(mode="after")
     def _rows_divide(self) -> Recipe:
         if self.min_workers and self.min_workers > self.workers:
             raise ValueError(f"min_workers is {self.min_workers}, which is more than workers, {self.workers}")
-        for name in ("stage1", "stage2"):
+        for name in ("stage1", "stage2", "predictor"):
             stage = getattr(self, name)
             if stage and stage.rows % self.workers:
                 raise ValueError(

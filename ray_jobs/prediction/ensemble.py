@@ -8,7 +8,7 @@ measured, so that both ends of a range can be dangerous (as in SAPS and APACHE).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -27,8 +27,13 @@ BLEND = {"trees": 0.35, "random trees": 0.35, "bins": 0.3}
 MODELS = {"logistic regression on bins": {"bins": 1.0}, "LightGBM": {"trees": 1.0}, "blend": BLEND}
 
 
-def predict(
-    model: str,
+def mixed(model: str, odds_of: Callable[[str], np.ndarray]) -> np.ndarray:
+    """Probabilities by the mean log-odds of the model's members. model: one of MODELS; odds_of: a member's log-odds."""
+    return 1 / (1 + np.exp(-sum(share * odds_of(member) for member, share in MODELS[model].items())))
+
+
+def odds(
+    member: str,
     table: np.ndarray,
     columns: Sequence[str],
     truth: np.ndarray,
@@ -36,25 +41,20 @@ def predict(
     seeds: int = 5,
     threads: int = 1,
 ) -> np.ndarray:
-    """Probabilities of the rows that were not seen, by the mean log-odds of the model's members, each over its seeds.
+    """Log-odds of the rows that were not seen, float64, the mean over the seeds.
 
-    model: one of MODELS; table: float32 [rows, columns] with nan, and the names of its columns; truth, seen: bool [rows]; truth of others is not read.
-    Raises ValueError if the rows that were seen are of one class.
+    table: float32 [rows, columns] with nan, and the names of its columns; truth, seen: bool [rows]; truth of others is
+    not read. Raises ValueError if the rows that were seen are of one class.
     """
     if len(np.unique(truth[seen])) < 2:
         raise ValueError("the rows to learn from have one class")
-    odds = np.zeros((~seen).sum())
-    for name, share in MODELS[model].items():
-        if name == "bins":
-            coarse = [i for i, column in enumerate(columns) if BINNED.search(column)]
-            odds += share * on_bins(table[:, coarse], truth, seen)
-        else:
-            odds += share * on_trees(name, table, truth, seen, seeds, threads)
-    return 1 / (1 + np.exp(-odds))
+    if member == "bins":
+        coarse = [i for i, column in enumerate(columns) if BINNED.search(column)]
+        return on_bins(table[:, coarse], truth, seen)
+    return on_trees(member, table, truth, seen, seeds, threads)
 
 
 def on_bins(table: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Log-odds of the rows that were not seen, float64, by logistic regression."""
     from sklearn.linear_model import LogisticRegression
 
     steps = binned(table, seen)
@@ -64,7 +64,6 @@ def on_bins(table: np.ndarray, truth: np.ndarray, seen: np.ndarray) -> np.ndarra
 def on_trees(
     name: str, table: np.ndarray, truth: np.ndarray, seen: np.ndarray, seeds: int, threads: int
 ) -> np.ndarray:
-    """Log-odds of the rows that were not seen, float64, as the mean over the seeds."""
     import lightgbm
 
     settings = (TREES if name == "trees" else RANDOM_TREES) | {"num_threads": threads}

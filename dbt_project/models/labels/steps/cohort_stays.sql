@@ -2,7 +2,7 @@
 with stays as (
     select
         *,
-        least(168, {{ hour_ending_at_or_after('until_at', 'start_at') }} + 1) as window_h
+        least(168, {{ step_ending_at_or_after('until_at', 'start_at') }} + 1) as window_h
     from {{ ref('clocks') }}
     where kind = 'stay'
 ),

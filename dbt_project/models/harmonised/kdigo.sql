@@ -9,7 +9,6 @@ creatinine as (
     select
         readings.clock_no,
         readings.event_at,
-        readings.available_at as known_at,
         readings.value,
         min(readings.value) over (
             partition by readings.clock_no order by readings.event_at
@@ -37,7 +36,6 @@ urine as (
     select
         hours.clock_no,
         stays.start_at + to_hours(hours.hour + 1) as event_at,
-        stays.start_at + to_hours(hours.last_known_hour + 1) as known_at,
         coalesce(weights.kg, 75) as kg,
         hours.hour - min(hours.hour) over (partition by hours.clock_no) + 1 as charted_h,
         {% for span in [6, 12, 24] %}
@@ -56,7 +54,6 @@ staged as (
     select
         clock_no,
         event_at,
-        known_at,
         'creatinine' as criterion,
         case
             when value >= round(3 * lowest_7d, 6) then 3
@@ -73,7 +70,6 @@ staged as (
     select
         clock_no,
         event_at,
-        known_at,
         'urine' as criterion,
         case
             when charted_h >= 24 and ml_24h / kg / 24 < 0.3 then 3
@@ -91,7 +87,6 @@ select
     stays.visit_id,
     stays.stay_id,
     staged.event_at,
-    max(staged.known_at) as known_at,
     staged.criterion,
     cast(max(staged.stage) as integer) as stage
 from staged

@@ -1,0 +1,134 @@
+"""Job: Llemr foresees every yes/no task, as a contestant beside the baselines.
+
+The probability is that of yes against no at the first position of the answer, about the events of the visit that were known at the
+prediction time, calibrated on the tuning split task by task (prediction/calibration.py). `llemr_zero_shot` is the champion as it
+stands, `llemr_fine_tuned` is weights/predictor on the tasks that it was trained on. Writes predictions in the form of
+prediction/predictions.py, metrics.json and a table.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from orchestration import catalog
+from ray_jobs.config import JobError
+from ray_jobs.llemr import checkpoint
+from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
+from ray_jobs.prediction import calibration, predictions
+from ray_jobs.runtime import Job, Markdown, main
+from ray_jobs.statistics import PatientBootstrap, classify
+
+KEY = "evaluation/llemr"
+CONTESTANTS = {"llemr_zero_shot": "weights/champion", "llemr_fine_tuned": "weights/predictor"}
+CONCEPTS = str(catalog.REPOSITORY / "dbt_project" / "seeds" / "concepts.csv")
+FEWEST = 30  # held-out labels below which a figure is marked
+
+
+def run(job: Job) -> None:
+    """Raises JobError if nobody of the held-out split has a label."""
+    started = time.monotonic()
+    table = read_frames(job.files("instructions/tasks"))
+    trained = set(table.filter(pl.col("split") == "train")["task"])
+    asked = table.filter(pl.col("split") != "train")
+    if asked.filter(pl.col("split") == "held_out").is_empty():
+        raise JobError("instructions/tasks has no question of the held-out split; more patients are needed")
+    events = read_frames(job.files("harmonised/events"), EVENT_COLUMNS)
+    events = events.join(
+        asked.select("hospital", "visit_id").unique(), on=["hospital", "visit_id"], how="semi"
+    )
+    store, results = EventStore.of(events, dictionary(CONCEPTS)), {}
+    for name, key in CONTESTANTS.items():
+        mine = asked.filter(pl.col("task").is_in(sorted(trained))) if key == "weights/predictor" else asked
+        if mine.is_empty():
+            continue
+        model = checkpoint.load(job.path(key))
+        encoder = job.path(checkpoint.encoder_of(job.path(key)))
+        vectors = text_vectors(str(encoder), model.weights.features.texts_of(store))
+        said = mine.with_columns(pl.Series("odds", model.odds(mine, store, vectors)))
+        for (task,), of_task in said.partition_by("task", as_dict=True, maintain_order=True).items():
+            found = foreseen(job, name, task, of_task)
+            unknown = unknown_words(model, of_task["question"][0])
+            results.setdefault(task, {})[name] = {**found, "unknown_words": unknown}
+        job.log.info(
+            "%s: %d questions, %.0f s since the start", name, mine.height, time.monotonic() - started
+        )
+    content = json.dumps(results, indent=1, sort_keys=True)
+    (job.output(KEY) / "metrics.json").write_text(content, encoding="utf-8")
+    seconds = round(time.monotonic() - started, 1)
+    shown = {"tasks": len(results), "trained_tasks": len(trained), "questions": asked.height}
+    job.publish({KEY: {**shown, "seconds": seconds, "table": Markdown(table_of(results))}})
+
+
+def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, object]:
+    """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration.
+
+    said: columns of instructions/tasks and `odds`.
+    """
+    tuning, held = (said.filter(pl.col("split") == split) for split in ("tuning", "held_out"))
+    truth = (tuning["answer"] == "yes").to_numpy()
+    made = calibration.choose(tuning["odds"].to_numpy(), truth, patients_of(tuning))
+    chances = made.probabilities(held["odds"].to_numpy())
+    labels = held.with_columns(prediction_at="cutoff_at", label=(pl.col("answer") == "yes").cast(pl.Int32))
+    told = predictions.told(labels, chances)
+    if held.height:
+        predictions.write(job.output(KEY), name, task, "all", told)
+    figures, _ = classify(PatientBootstrap(patients_of(held)), labels["label"].to_numpy() == 1, chances)
+    return {
+        "labels": held.height,
+        "positives": int(labels["label"].sum()),
+        "calibration": {
+            "kind": made.kind,
+            "slope": round(made.slope, 4),
+            "intercept": round(made.intercept, 4),
+            "tuning_labels": tuning.height,
+            "tuning_positives": int(truth.sum()),
+        },
+        **{figure: interval.as_dict() for figure, interval in figures.items()},
+    }
+
+
+def patients_of(frame: pl.DataFrame) -> np.ndarray:
+    return (frame["hospital"] + chr(31) + frame["patient_id"]).to_numpy()
+
+
+def unknown_words(model, question: str) -> int:
+    """Words of the question that the model's vocabulary lacks; of a model that spells all words, 0."""
+    tokenizer = model.weights.tokenizer
+    ids = tokenizer(question, add_special_tokens=False)["input_ids"]
+    return 0 if tokenizer.unk_token_id is None else ids.count(tokenizer.unk_token_id)
+
+
+def table_of(results: Mapping[str, Mapping[str, Mapping]]) -> str:
+    """Markdown: one line a task and contestant on the held-out split, with 95 % intervals of the patient bootstrap."""
+    lines = [
+        "| task | n (positive) | contestant | AUROC (95 %) | AUPRC | Brier | calibration error | calibration | unknown words |",
+        "|---" * 9 + "|",
+    ]
+    for task, of_task in sorted(results.items()):
+        for name, f in of_task.items():
+            small = " (n < 30)" if f["labels"] < FEWEST else ""
+            cells = [f"{f['labels']} ({f['positives']}){small}", name, _bounded(f["auroc"])]
+            cells += [_figure(f[figure]) for figure in ("auprc", "brier", "calibration_error")]
+            lines.append(
+                f"| {task} | {' | '.join(cells)} | {f['calibration']['kind']} | {f['unknown_words']} |"
+            )
+    return "\n".join(lines)
+
+
+def _figure(figure: Mapping[str, float | None]) -> str:
+    return "one class" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def _bounded(figure: Mapping[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "one class"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,150 @@
+"""Label counts on the open demos of MIMIC-IV and MIMIC-IV-ED against queries over the raw files that share no code with the
+warehouse. The two are one street: the emergency department's outcomes are told by the hospital that admits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import duckdb
+import pytest
+
+from orchestration import catalog
+from tests.conftest import REPOSITORY, SHARED
+
+HOSPITAL, EMERGENCY = SHARED / "data" / "mimic-iv-demo-2.2", SHARED / "data" / "mimic-iv-ed-demo-2.2"
+
+pytestmark = pytest.mark.skipif(
+    not (HOSPITAL.is_dir() and EMERGENCY.is_dir()), reason="the open data is not at ../shared/data"
+)
+
+TABLES = {
+    "admissions": "hosp/admissions", "patients": "hosp/patients", "diagnoses_icd": "hosp/diagnoses_icd",
+    "labevents": "hosp/labevents", "icustays": "icu/icustays",
+    "edstays": "ed/edstays", "triage": "ed/triage",
+}  # fmt: skip
+VISITS = """select *, dischtime - admittime as los, date_trunc('day', admittime) + interval 86399 second as first_day,
+    date_trunc('day', dischtime) + interval 86399 second as last_day,
+    (select min(i.intime) from icustays i where i.hadm_id = a.hadm_id) as icu,
+    (select min(n.admittime) from admissions n where n.subject_id = a.subject_id and n.admittime > a.dischtime) as again,
+    (select p.dod from patients p where p.subject_id = a.subject_id) as dod,
+    (select max(greatest(admittime, dischtime)) from admissions) as the_end from admissions a"""
+STAYS = """select e.*, t.acuity, year(intime) - p.anchor_year + p.anchor_age as age, p.dod, p.subject_id is not null as anchor_known,
+    a.dischtime, (select min(i.intime) from icustays i where i.hadm_id = e.hadm_id) as icu,
+    lead(intime) over (partition by e.subject_id order by intime) as again,
+    (select max(outtime) from edstays) as the_end
+    from edstays e join triage t using (stay_id) left join patients p on p.subject_id = e.subject_id
+    left join admissions a on a.hadm_id = e.hadm_id"""
+RESULTS = """select subject_id, charttime, min(valuenum) as lowest, max(valuenum) as highest from labevents
+    where itemid in ({}) and valuenum is not null group by all"""
+HYPERTENSION = """select a.last_day, min(d.dischtime) as first, min(d.dischtime) filter (where d.dischtime > a.last_day
+    and d.dischtime <= a.last_day + interval 365 day) as next from ({}) a left join (
+        select subject_id, dischtime from diagnoses_icd join admissions using (subject_id, hadm_id)
+        where (icd_version = 10 and icd_code like 'I10%') or (icd_version = 9 and icd_code in ('4010', '4011', '4019'))
+    ) d on a.subject_id = d.subject_id where a.los > interval 0 hour group by a.hadm_id, a.last_day"""
+ADULTS = "age >= 18 and acuity is not null"
+FOLLOWED = (
+    "not (discharged + interval 30 day > the_end and (again is null or again > discharged + interval 30 day))"
+)
+# task: rows, condition of a label, condition of a positive one
+QUERIES = {
+    "in_hospital_mortality": (VISITS, "los > interval 24 hour", "hospital_expire_flag = 1"),
+    "length_of_stay": (VISITS, "los > interval 24 hour", "los >= interval 7 day"),
+    "long_stay": (VISITS, "los > interval 0 hour and dischtime > first_day", "los >= interval 7 day"),
+    "icu_transfer": (
+        VISITS,
+        "los > interval 0 hour and dischtime > first_day and (icu is null or icu > first_day)",
+        "coalesce(icu <= dischtime, false)",
+    ),
+    "readmission_30d": (
+        VISITS,
+        f"hospital_expire_flag = 0 and {FOLLOWED.replace('discharged', 'dischtime')}",
+        "coalesce(again <= dischtime + interval 30 day, false)",
+    ),
+    "readmission_after_discharge_day_as_published": (
+        VISITS,
+        "los > interval 0 hour and coalesce(again >= last_day + interval 1 minute, true) and "
+        + FOLLOWED.replace("discharged", "last_day"),
+        "coalesce(again <= last_day + interval 30 day, false)",
+    ),
+    "thrombocytopenia": (RESULTS.format("51265, 51704"), "true", "lowest < 150"),
+    "hyperkalemia": (RESULTS.format("50822, 50971, 51677, 52452, 52610"), "true", "highest > 5.5"),
+    "hyponatremia": (RESULTS.format("50824, 50983, 52455, 52623"), "true", "lowest <= 135"),
+    "new_hypertension_as_published": (
+        HYPERTENSION.format(VISITS),
+        "coalesce(first > last_day, true)",
+        "coalesce(next >= last_day + interval 1 day, false)",
+    ),
+    "ed_hospitalization": (STAYS, ADULTS, "hadm_id is not null"),
+    "ed_critical_outcome_as_published": (
+        STAYS,
+        f"{ADULTS} and anchor_known",
+        "coalesce(dod <= dischtime, false) or coalesce(icu - outtime <= interval 12 hour, false)",
+    ),
+    "ed_critical_outcome": (
+        STAYS,
+        f"{ADULTS} and anchor_known and (icu is null or icu > intime)",
+        "disposition = 'EXPIRED' or coalesce(dod <= dischtime, false) or coalesce(icu - outtime <= interval 12 hour, false)",
+    ),
+    "ed_revisit_72h_as_published": (
+        STAYS,
+        f"{ADULTS} and hadm_id is null",
+        "coalesce(again - outtime < interval 3 day, false)",
+    ),
+    "ed_revisit_72h": (
+        STAYS,
+        f"{ADULTS} and hadm_id is null and disposition <> 'EXPIRED' and "
+        "(again is not null or outtime + interval 3 day <= the_end)",
+        "coalesce(again > outtime and again - outtime < interval 3 day, false)",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A data root with the labels of both demos."""
+    folder = str(tmp_path_factory.mktemp("labels") / "data")
+    environment = os.environ | {
+        "WARDLINE_DATA": folder,
+        "WARDLINE_HOSPITALS": "mimic_iv,mimic_iv_ed",
+        "MIMIC_IV_LOCATION": str(HOSPITAL),
+        "MIMIC_IV_ED_LOCATION": str(EMERGENCY),
+    }
+    for command in (["ingest", "mimic_iv"], ["ingest", "mimic_iv_ed"], ["harmonise"]):
+        call = [sys.executable, "-m", f"orchestration.{command[0]}", *command[1:]]
+        done = subprocess.run(
+            call, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+def counted(task: str) -> tuple[int, int]:
+    """Labels and positives by a query over the raw files."""
+    rows, labelled, positive = QUERIES[task]
+    with duckdb.connect() as connection:
+        for name, path in TABLES.items():
+            folder = EMERGENCY if path.startswith("ed/") else HOSPITAL
+            connection.execute(f"create view {name} as from read_csv('{folder}/{path}.csv.gz')")
+        return connection.execute(
+            f"select count(*), count(*) filter (where {positive}) from ({rows}) where {labelled}"
+        ).fetchall()[0]
+
+
+def published(root: str, task: str, hospital: str) -> tuple[int, int]:
+    files = ", ".join(f"'{file}'" for file in catalog.load(root).files(f"labels/{task}"))
+    with duckdb.connect() as connection:
+        return connection.execute(
+            "select count(*), count(*) filter (where label = 1) "
+            f"from read_parquet([{files}], hive_partitioning = false) where hospital = '{hospital}'"
+        ).fetchall()[0]
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("task", QUERIES)
+def test_labels_are_those_of_an_independent_query(root: str, task: str) -> None:
+    labels, positives = counted(task)
+    assert labels > 0
+    hospital = "mimic_iv_ed" if task.startswith("ed_") else "mimic_iv"
+    assert published(root, task, hospital) == (labels, positives)
