@@ -1,5 +1,5 @@
--- Each creatinine of an ICU stay against the lowest of the 7 days and 48 hours up to it, and each hour with urine against the
--- 6, 12 and 24 hours up to it, where the charting of urine began early enough. 75 kg stand for a weight that nobody took.
+-- Each creatinine of an ICU stay against the lowest of the 7 days and 48 hours up to it, and each hour with urine by the
+-- 6, 12 and 24 hours up to it, where its charting began early enough. 75 kg stand for a weight that nobody took.
 with stays as (
     select * from {{ ref('clocks') }}
     where kind = 'stay'

@@ -1,5 +1,5 @@
--- One row an emergency stay with what was measured at its arrival: of several readings of that time the first written. What
--- the emergency department does not know of the person (year of birth) is read where a hospital of its person_group does.
+-- One row an emergency stay with what was measured at its arrival: of several readings of that time the first written.
+-- What the emergency department does not know of the person (year of birth) a hospital of its person_group may tell.
 with people as (
     select
         hospital,

@@ -1,5 +1,5 @@
--- One row an emergency stay. What follows elsewhere (intensive care, death) is told by the other hospitals of its person_group,
--- whose visit has the number of the admission.
+-- One row an emergency stay. What follows elsewhere (intensive care, death) is told by the other hospitals of its
+-- person_group, whose visit has the number of the admission.
 with elsewhere as (
     select
         hospital,

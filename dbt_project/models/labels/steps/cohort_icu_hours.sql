@@ -1,4 +1,4 @@
--- One row an hour of an ICU stay that is over, up to a week: what cohort_stays says of the stay, and the end of the hour.
+-- One row an hour of an ICU stay that is over, up to a week: what cohort_stays says of it, and the end of the hour.
 select
     stays.*,
     stays.icu_at + to_hours(cast(hours.hour as integer)) as hour_at

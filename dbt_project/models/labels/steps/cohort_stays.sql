@@ -26,7 +26,9 @@ gaps as (
     select
         charted.clock_no,
         cast(count(*) as integer) as charted_hours,
-        cast(greatest(max(charted.gap_h), any_value(stays.window_h) - 1 - max(charted.hour)) as integer) as longest_gap_h
+        cast(greatest(
+            max(charted.gap_h), any_value(stays.window_h) - 1 - max(charted.hour)
+        ) as integer) as longest_gap_h
     from charted
     inner join stays on charted.clock_no = stays.clock_no
     group by charted.clock_no
