@@ -24,7 +24,7 @@ test-all: env ## the tests and the full nights
 lint: env
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/sqlfluff lint dbt_project/models dbt_project/tests && $(BIN)/dg check yaml
 
-bench: env ## every benchmark; each prints its figures as one JSON object on its last line
+bench: env ## every benchmark, after `make demo`; each prints its figures as one JSON object on its last line
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v __init__); do \
 	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 

@@ -132,6 +132,7 @@ def v1_base(house: House) -> Path:
     width = json.loads((house.path(WITH_VALUES) / "meta.json").read_text())["dim"]
     settings["features"] |= {"token": "v1", "text_width": width}
     (folder / "llemr.json").write_text(json.dumps(settings, indent=1, sort_keys=True))
+    (folder / "projector.safetensors").unlink(missing_ok=True)  # of another width
     checkpoint.seal(folder)
     return folder
 

@@ -11,7 +11,6 @@ import torch
 from ray_jobs.config import JobError
 from ray_jobs.llemr.checkpoint import Weights
 from ray_jobs.llemr.data import EventStore, Questions, questions_of
-from ray_jobs.llemr.engine import to_device
 from ray_jobs.llemr.packing import pack
 from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
@@ -120,7 +119,7 @@ class Answerer:
         one = np.array([yes], np.int32)
         for records in np.array_split(np.argsort(lengths, kind="stable"), -(-len(lengths) // batch)):
             units = [(asked.records[r], [(asked.prompt[i], one) for i in by_record[r]]) for r in records]
-            packed = to_device(pack(self.parts[0], units), self.device)
+            packed = pack(self.parts[0], units).to(self.device)
             seen = self.model.projector(features[packed.events].to(self.device))
             logits = self.model.logits(packed, seen).float().cpu()
             said[np.concatenate([by_record[r] for r in records])] = (logits[:, yes] - logits[:, no]).numpy()
