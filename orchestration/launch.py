@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from orchestration import catalog, quiet
 
 ANSWERS_WITHIN_S = 5
 ENDS_WITHIN_S = 20
-ASKS_EVERY_S = 0.5
 
 
 class LaunchError(RuntimeError):
@@ -84,47 +82,20 @@ def on_cluster(
     """Submit the same command to a cluster whose image holds the code. Raises JobFailed."""
     from dagster_ray.core.pipes import PipesRayJobClient
 
-    submission = _submission(module, url, address, f"{context.run.run_id}-{context.retry_number}")
+    environment, python = dict(quiet.SETTINGS), "python"
+    if is_loopback(address):  # a head on this machine runs this code
+        environment["PYTHONPATH"], python = str(catalog.REPOSITORY), sys.executable
+    submission = {
+        "entrypoint": shlex.join([python, "-m", module, "--config", url]),
+        "submission_id": f"wardline-{module.rsplit('.', 1)[-1]}-{context.run.run_id}-{context.retry_number}",
+        "runtime_env": {"env_vars": environment},
+    }
     try:
         return PipesRayJobClient(address=address).run(context=context, submit_job_params=submission)
     except RuntimeError as error:
         raise JobFailed(
             f"Ray job {submission['submission_id']}, {type(error).__name__}; its log is on the cluster"
         ) from None
-
-
-def submit(module: str, url: str, address: str, start: str, variables: Mapping[str, str]) -> None:
-    """The same without Dagster: submit and wait for the end, named after this `start`. Raises JobFailed."""
-    from ray.job_submission import JobStatus, JobSubmissionClient
-
-    submission = _submission(module, url, address, start, variables)
-    name = submission["submission_id"]
-    try:
-        client = JobSubmissionClient(address)
-        client.submit_job(**submission)
-        try:
-            while not (status := client.get_job_status(name)).is_terminal():
-                time.sleep(ASKS_EVERY_S)
-        except BaseException:
-            client.stop_job(name)
-            raise
-    except RuntimeError as error:
-        raise JobFailed(f"Ray job {name}, {type(error).__name__}; its log is on the cluster") from None
-    if status != JobStatus.SUCCEEDED:
-        raise JobFailed(f"Ray job {name} ended as {status}; its log is on the cluster")
-
-
-def _submission(
-    module: str, url: str, address: str, start: str, variables: Mapping[str, str] | None = None
-) -> dict[str, object]:
-    environment, python = {**quiet.SETTINGS, **(variables or {})}, "python"
-    if is_loopback(address):  # a head on this machine runs this code
-        environment["PYTHONPATH"], python = str(catalog.REPOSITORY), sys.executable
-    return {
-        "entrypoint": shlex.join([python, "-m", module, "--config", url]),
-        "submission_id": f"wardline-{module.rsplit('.', 1)[-1]}-{start}",
-        "runtime_env": {"env_vars": environment},
-    }
 
 
 def check_address(address: str, root: str) -> None:

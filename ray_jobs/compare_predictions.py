@@ -2,15 +2,15 @@
 
 Reads every evaluation/* input's predictions, and splits and harmonised/events for who the patients are; writes report.md (a
 sentence and a table a task), curves.md (ROC, precision-recall, calibration, few labels), groups.md (hospital, sex, age, year),
-metrics.json and leaderboard.csv (EHRSHOT's form; k = -1 is the whole train split). Parameter: `baseline`, the contestant that
-the others are measured by.
+metrics.json and leaderboard.csv (EHRSHOT's form; k = -1 is the whole train split). Parameters: `baseline`, the contestant that
+the others are measured by; `challengers`, patterns of the names of those whom the sentences are about (all by default).
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -48,8 +48,9 @@ def run(job: Job) -> None:
     drawn = [
         curves.of_task(t, one, shots.filter(pl.col("task") == t)) for t, one in tasks.items() if "/" not in t
     ]
+    challengers = list(job.params.get("challengers") or ["*"])
     beaten = sum(
-        any(m.value > 0 and one.p[n] < comparison.SURE for n, m in one.minus.items())
+        any(comparison.beats(one, n) for n in comparison.challenging(one, challengers))
         for one in tasks.values()
     )
     job.publish(
@@ -59,7 +60,7 @@ def run(job: Job) -> None:
                 "contestants": len(names),
                 "tasks_in_which_the_baseline_is_beaten": beaten,
                 "seconds": round(time.monotonic() - started, 1),
-                "report": Markdown(report(tasks, told, baseline)),
+                "report": Markdown(report(tasks, told, baseline, challengers)),
                 "groups": Markdown(groups(job, tasks)),
                 "curves": Markdown("\n\n".join(drawn)),
             }
@@ -67,7 +68,9 @@ def run(job: Job) -> None:
     )
 
 
-def report(tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str) -> str:
+def report(
+    tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str, challengers: Sequence[str]
+) -> str:
     compared = sum(len(one.p) for one in tasks.values())
     lines = [
         "# Who foresees what",
@@ -75,7 +78,7 @@ def report(tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str) -> 
         "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of patients; differences to the baseline "
         f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report.",
         "",
-        *(f"- {comparison.sentence(task, one, baseline)}" for task, one in tasks.items()),
+        *(f"- {comparison.sentence(task, one, baseline, challengers)}" for task, one in tasks.items()),
     ]
     for task, one in tasks.items():
         rows, positive = len(one.labels), int(one.labels.sum())
@@ -95,7 +98,8 @@ def report(tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str) -> 
                 bounded(one.minus[name]) if name in one.minus else "",
                 "" if np.isnan(p) else f"{p:.3f}",
             ]
-            lines.append(f"| {name} | {' | '.join(cells)} |")
+            n = figures["auroc"].questions
+            lines.append(f"| {name if n == rows else f'{name} (n = {n})'} | {' | '.join(cells)} |")
         lines += [f"\n{name} tells {n} other rows and is not compared." for name, n in one.elsewhere.items()]
         if apart := comparison.left_out(told, one, task):
             lines += [

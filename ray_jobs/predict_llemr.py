@@ -2,7 +2,7 @@
 
 The probability is that of yes against no at the first position of the answer, about the events of the visit that were known at the
 prediction time, calibrated on the tuning split task by task (prediction/calibration.py). `llemr_zero_shot` is the champion as it
-stands, `llemr_fine_tuned` is weights/predictor on the tasks that it was trained on. Writes predictions in the form of
+stands, `llemr_fine_tuned` is weights/predictor on the tasks that it was trained on; one that is no input is left out. Writes predictions in the form of
 prediction/predictions.py, metrics.json and a table.
 """
 
@@ -43,6 +43,8 @@ def run(job: Job) -> None:
     )
     store, results = EventStore.of(events, dictionary(CONCEPTS)), {}
     for name, key in CONTESTANTS.items():
+        if key not in job.config.inputs:
+            continue
         mine = asked.filter(pl.col("task").is_in(sorted(trained))) if key == "weights/predictor" else asked
         if mine.is_empty():
             continue

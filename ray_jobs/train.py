@@ -2,9 +2,8 @@
 
 Stage 1 trains the projector on schema questions, with the language model frozen; stage 2 trains both on schema and
 clinical questions, and the blind control beside them; `predictor` trains the champion on the tasks' yes/no questions. The
-run's name is the stage and the fingerprint of its inputs, so a
-retry goes on where the last try ended and a new night starts afresh. The weights directory is consolidated, reloaded in a
-fresh process and compared before it is published.
+run's name is the stage and the fingerprint of its inputs, so a retry goes on where the last try ended and a new night starts
+afresh. The weights directory is consolidated, reloaded in a fresh process and compared before it is published.
 """
 
 from __future__ import annotations

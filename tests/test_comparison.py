@@ -80,7 +80,8 @@ def root(tmp_path_factory):
             ("better", "stay", "few_shot"): pl.concat(shots),
             ("better", "groups/CIR019", "all"): predictions.told(few, base[:20]),
             ("better", "never", "all"): predictions.told(none, base),
-            ("other_rows", "stay", "all"): predictions.told(few, base[:20]),
+            ("other_rows", "groups/CIR019", "all"): predictions.told(frame, base),
+            ("some_rows", "stay", "all"): predictions.told(frame[:100], base[:100]),
         },
     )
     people = frame.select("hospital", "patient_id").unique()
@@ -111,9 +112,9 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     folder = run(root, tmp_path)
     told = (folder / "report.md").read_text()
     assert "- stay: better beats rich_counts_lightgbm (AUROC 0." in told and "corrected p = 0.0" in told
-    assert "nobody beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
+    assert "no challenger beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
     assert "- never: the held-out split has one class, so nothing is compared." in told
-    assert "other_rows tells 20 other rows and is not compared." in told
+    assert "other_rows tells 240 other rows and is not compared." in told
     assert "Each hospital by a model of the other hospitals:" in told and "n < 30" in told
     curves, shown = (folder / "curves.md").read_text(), (folder / "groups.md").read_text()
     assert curves.count("data:image/png;base64") == 2  # tasks without groups of their own
@@ -124,6 +125,13 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     )
     assert "| hospital: north | 120 |" in shown and "under 40" not in shown
     metrics = json.loads((folder / "metrics.json").read_text())
+    some = metrics["stay"]["contestants"]["some_rows"]  # the baseline's own words on its first rows
+    assert (
+        some["auroc"]["questions"] == 100
+        and some["auroc_minus_baseline"]["value"] == 0
+        and some["corrected_p"] == 1
+    )
+    assert "| some_rows (n = 100) |" in told
     assert metrics["stay"]["contestants"]["better"]["auroc_minus_baseline"]["value"] > 0.1
     assert (
         catalog.load(str(root)).entry("evaluation/comparison")["metadata"][
@@ -174,8 +182,18 @@ def test_every_figure_is_scikit_learns():
     )
 
 
+def test_the_sentences_are_about_the_challengers(root, tmp_path):
+    told = (run(root, tmp_path, challengers=["some_*"]) / "report.md").read_text()
+    assert (
+        "- stay: no challenger beats rich_counts_lightgbm" in told
+        and "the nearest is some_rows, +0.000" in told
+    )
+    assert "- groups/CIR019: no challenger tells it on the same rows, so nothing is compared." in told
+
+
 def test_an_unknown_baseline_is_one_line(root, tmp_path):
     with pytest.raises(
-        JobError, match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm"
+        JobError,
+        match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm, some_rows",
     ):
         run(root, tmp_path, baseline="nobody")

@@ -29,10 +29,14 @@ ROOMS = [
             "unmapped",
         )
     ),
-    *(f"features/{t}" for t in ("admission_summary", "icu_hourly")),
+    *(
+        f"features/{t}"
+        for t in ("admission_summary", "icu_hourly", "icu_hourly_long", "ward_hourly", "ward_hourly_long")
+    ),
     *(f"labels/{t}" for t in ("attrition", *definition.read(dbt.PROJECT))),
     "splits",
     *(f"meds/{t}" for t in ("north", "south", "all")),
+    *(f"yaib/{t}" for t in ("north", "south")),
     *(f"instructions/{t}" for t in ("clinical_reasoning", "schema_alignment")),
     "embeddings/minilm",
     *(f"weights/{t}" for t in ("base_model", "stage1", "stage2")),

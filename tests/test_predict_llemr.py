@@ -143,10 +143,11 @@ def test_calibration_finds_what_is_wrong_and_keeps_the_order(slope, intercept, k
     assert kind in found
 
 
-def test_calibration_of_few_or_of_one_class_is_none_and_of_a_separable_set_is_not_certain():
-    odds = np.linspace(-3, 3, 20)
-    assert calibration.choose(odds, np.zeros(20, bool), [f"p{i}" for i in range(20)]).kind == "none"
-    assert calibration.choose(odds, odds > 2.2, [f"p{i}" for i in range(20)]).kind == "none"
+def test_calibration_of_few_is_the_prior_and_of_a_separable_set_is_not_certain():
+    odds, people = np.linspace(-3, 3, 20), [f"p{i}" for i in range(20)]
+    never = calibration.choose(odds, np.zeros(20, bool), people)
+    assert never.kind == "prior" and never.probabilities(odds).mean() == pytest.approx(1 / 22, abs=1e-3)
+    assert calibration.choose(odds, odds > 2.2, people).kind == "prior"
     assert calibration.choose(np.zeros(0), np.zeros(0, bool), []).kind == "none"
     chances = calibration.fit("platt", odds, odds > 0).probabilities(odds)
     assert chances.min() > 0.005 and chances.max() < 0.995
@@ -174,6 +175,8 @@ def test_training_rows_are_capped_by_class_and_the_same_every_night():
 
 def test_every_shipped_task_has_a_question_and_each_group_its_own():
     tasks = definition.read(dbt.PROJECT)
+    numbers = {"remaining_length_of_stay"}  # are not asked about
+    assert {name for name, task in tasks.items() if task.question is None} == numbers
     groups = tasks["diagnosis_groups"]
     asked = [groups.asked(group) for group in groups.groups]
     assert len(set(asked)) == len(asked) and not any("{" in question for question in asked)
@@ -252,7 +255,7 @@ def test_the_jobs_tell_every_held_out_label_once_and_train_on_no_task_of_one_cla
     )
     figures = json.loads((made / "metrics.json").read_text())
     assert figures["icu_transfer"]["llemr_zero_shot"]["auroc"]["value"] is None
-    assert figures["anemia"]["llemr_fine_tuned"]["calibration"]["kind"] == "none"
+    assert figures["anemia"]["llemr_fine_tuned"]["calibration"]["kind"] == "prior"
     assert "| anemia | 4 (" in (made / "table.md").read_text()
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
-from ray_jobs.records import worth
+from ray_jobs.records import walk, worth
 from ray_jobs.records.listing import List
 from ray_jobs.records.markdown import Markdown, MarkdownRecord
 from ray_jobs.records.walk import Costs, serialise, span
@@ -185,6 +185,13 @@ def test_one_pass_is_a_scan_for_each_label_and_the_order_of_rows_does_not_matter
     again = serialise(serialiser, events.sample(fraction=1, shuffle=True, seed=2), shuffled)
     told = dict(zip(shuffled.iter_rows(), again, strict=True))
     assert [told[row] for row in rows.iter_rows()] == together
+
+
+def test_patients_are_read_in_blocks(monkeypatch):
+    events, rows = frame(record(4, 9)), asked(900, 11)  # two of them have no events
+    whole = serialise(serialisers(300)[0], events, rows)
+    monkeypatch.setattr(walk, "BLOCK", 70)
+    assert serialise(serialisers(300)[0], events, rows) == whole and whole[-6:] == [""] * 6
 
 
 BY_HAND = [

@@ -115,14 +115,28 @@ whole as (
         and steps.concept in (select numbered.concept from numbered)
 ),
 
+-- where nothing of a concept was late, each step is news as it stands
+late as (
+    select distinct
+        clock_no,
+        concept
+    from whole
+    where last_known_step > step
+),
+
+delayed as (
+    select whole.* from whole
+    inner join late on whole.clock_no = late.clock_no and whole.concept = late.concept
+),
+
 piecemeal as (
     select readings.* from {{ readings }} as readings
-    inner join whole
+    inner join delayed
         on
-            readings.clock_no = whole.clock_no
-            and readings.concept = whole.concept
-            and readings.step = whole.step
-            and whole.first_known_step < whole.last_known_step
+            readings.clock_no = delayed.clock_no
+            and readings.concept = delayed.concept
+            and readings.step = delayed.step
+            and delayed.first_known_step < delayed.last_known_step
 ),
 
 moments as (
@@ -142,7 +156,7 @@ amounts as (
         last_known_step as known_step,
         value,
         n_obs
-    from whole
+    from delayed
     where first_known_step = last_known_step
     union all
     select
@@ -176,17 +190,34 @@ heard as (
     qualify max(step) >= max(max(step)) over (
         partition by clock_no, concept order by known_step rows between unbounded preceding and current row
     )
+),
+
+news as (
+    select * from heard
+    union all
+    select
+        clock_no,
+        concept,
+        step as known_step,
+        value,
+        n_obs,
+        step as measured_step
+    from whole
+    where not exists (
+        select 1 from late
+        where late.clock_no = whole.clock_no and late.concept = whole.concept
+    )
 )
 
 select
     numbered.concept_no,
-    cast(clocks.first_row + heard.known_step as bigint) as place,
-    cast(heard.value as double) as value,
-    cast(heard.n_obs as integer) as n_obs,
-    cast(heard.measured_step as integer) as measured_step
-from heard
-inner join {{ clocks }} as clocks on heard.clock_no = clocks.clock_no and heard.known_step < clocks.steps
-inner join numbered on heard.concept = numbered.concept
+    cast(clocks.first_row + news.known_step as bigint) as place,
+    cast(news.value as double) as value,
+    cast(news.n_obs as integer) as n_obs,
+    cast(news.measured_step as integer) as measured_step
+from news
+inner join {{ clocks }} as clocks on news.clock_no = clocks.clock_no and news.known_step < clocks.steps
+inner join numbered on news.concept = numbered.concept
 {%- endmacro %}
 
 {#- One row a step with three columns a concept, as the model's contract lists them. -#}

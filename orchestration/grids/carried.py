@@ -4,7 +4,7 @@ SQL says what became known where (`grid_news`); here each concept is one pass ov
 times less work than a window function a column. Rows leave in batches of whole clocks, so memory does not follow the table.
 
 news: concept_no (place in `concepts`), place (row of the grid), value, n_obs (null: none of this step), measured_step;
-ordered by concept_no and place, at most one row for each. clocks: clock_no, steps, first_row; ordered by clock_no, their
+at most one row a concept and place, in any order. clocks: clock_no, steps, first_row; ordered by clock_no, their
 rows lie one after another. concepts: name and for how many hours a value is carried. minutes: length of a step. A value
 never crosses from one clock to the next; nothing is known where the limit is passed.
 """
@@ -12,6 +12,7 @@ never crosses from one clock to the next; nothing is known where the limit is pa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -99,31 +100,36 @@ def _batches(
     number, steps, first = (clocks[c].to_numpy() for c in ("clock_no", "steps", "first_row"))
     place, value, measured = (news[c].to_numpy() for c in ("place", "value", "measured_step"))
     n_obs = news["n_obs"].fill_null(0).to_numpy()
-    edges = np.searchsorted(news["concept_no"].to_numpy(), np.arange(len(concepts) + 1))
-    begin = 0
-    while begin < len(number):
-        end = max(begin + 1, int(np.searchsorted(first, first[begin] + BATCH_ROWS, side="right")) - 1)
+    begins = [0] if len(number) else []
+    while begins and begins[-1] < len(number):
+        until = int(np.searchsorted(first + steps, first[begins[-1]] + BATCH_ROWS, side="right"))
+        begins.append(max(begins[-1] + 1, until))
+    # one stable sort of small keys brings the rows of a batch and concept together; in which order does not matter
+    batch = np.searchsorted(first[begins[:-1]], place, side="right") - 1
+    key = batch * len(concepts) + news["concept_no"].to_numpy()
+    parts = max(0, len(begins) - 1) * len(concepts)
+    order = np.argsort(key.astype(np.uint16 if parts < 2**16 else np.int64), kind="stable")
+    edges = np.searchsorted(key[order], np.arange(parts + 1))
+    for part, (begin, end) in enumerate(pairwise(begins)):
         low, high = int(first[begin]), int(first[end - 1] + steps[end - 1])
-        start = np.repeat(first[begin:end] - low, steps[begin:end])
-        step = (np.arange(high - low) - start).astype(np.int32)
+        start = np.repeat(first[begin:end] - low, steps[begin:end]).astype(np.int32)
+        step = np.arange(high - low, dtype=np.int32) - start
         columns = []
-        for (_, carry_h), a, b in zip(concepts, edges[:-1], edges[1:], strict=True):
-            at = slice(a + np.searchsorted(place[a:b], low), a + np.searchsorted(place[a:b], high))
-            limit = carry_h * 60 // minutes
+        for column, (_, carry_h) in enumerate(concepts):
+            a, b = edges[part * len(concepts) + column :][:2]
+            at, limit = order[a:b], carry_h * 60 // minutes
             columns.append(_cells(start, step, place[at] - low, value[at], n_obs[at], measured[at], limit))
         yield np.repeat(number[begin:end], steps[begin:end]).astype(np.int32), step, columns
-        begin = end
 
 
 def _cells(start, step, place, value, n_obs, measured, limit: int) -> Cells | None:
     """One concept; `start` is the first row of each row's clock."""
     if not len(place):
         return None
-    counts = np.zeros(len(step), np.int32)
-    counts[place] = n_obs
-    latest = np.full(len(step), -1, np.int64)
-    latest[place] = np.arange(len(place))
+    values, counts, measured_at = (np.zeros(len(step), kind) for kind in (np.float64, np.int32, np.int32))
+    values[place], counts[place], measured_at[place] = value, n_obs, measured
+    latest = np.full(len(step), -1, np.int32)  # row of the newest news up to this one, of whichever clock
+    latest[place] = place
     np.maximum.accumulate(latest, out=latest)
-    age = step - measured[latest].astype(np.int32)
-    unknown = (latest < 0) | (place[latest] < start) | (age > limit)
-    return Cells(value[latest], counts, age, unknown)
+    age = step - measured_at[latest]
+    return Cells(values[latest], counts, age, (latest < start) | (age > limit))

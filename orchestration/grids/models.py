@@ -60,7 +60,7 @@ KERNEL = """from orchestration.grids.carried import {kernel}
 
 def model(dbt, session):
     dbt.config(materialized="table")
-    news = dbt.ref("{name}_news").order("concept_no, place").to_arrow_table()
+    news = dbt.ref("{name}_news").to_arrow_table()
     clocks = dbt.ref("{name}_clocks").order("clock_no").to_arrow_table()
     concepts = dbt.ref("concepts").filter("concept in {concepts}").project("concept, carry_h").order("concept")
     return {kernel}(news, clocks, concepts.fetchall(), {minutes})

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 FOLDS = 5
-FEWEST = 5  # patients of either class in the tuning split; with fewer nothing is fitted
+FEWEST = 5  # patients of either class in the tuning split; with fewer only the prior is fitted
 FREE = {"none": (False, False), "temperature": (True, False), "prior": (False, True), "platt": (True, True)}
 
 
@@ -37,11 +37,13 @@ class Calibration:
 def choose(odds: np.ndarray, truth: np.ndarray, patients: Sequence[str]) -> Calibration:
     """Of FREE the kind with the lowest log loss on patients that its fit has not seen (five folds by a hash), fitted on all.
 
-    odds: [n]; truth: bool [n]; patients: [n]. With too few patients of a class it is none.
+    odds: [n]; truth: bool [n]; patients: [n]. With too few patients of a class it is the prior, of nobody none.
     """
     patients = np.asarray(patients)
-    if min(len(set(patients[truth])), len(set(patients[~truth]))) < FEWEST:
+    if not len(patients):
         return Calibration("none")
+    if min(len(set(patients[truth])), len(set(patients[~truth]))) < FEWEST:
+        return fit("prior", odds, truth)
     fold = np.array([int(hashlib.sha256(p.encode()).hexdigest()[:8], 16) % FOLDS for p in patients])
 
     def unseen(kind: str) -> float:

@@ -1,12 +1,14 @@
 """Contestants of one task on the same rows: figures with intervals, paired differences, groups, few labels, other hospitals.
 
-Every contestant of a task is judged on the rows of the baseline; one that tells other rows is named and not compared.
+Every contestant of a task is judged on the rows of the baseline, or on those of them that it tells, and there against the
+baseline on the same rows; one that tells rows which the baseline does not is named and not compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 import numpy as np
 import polars as pl
@@ -21,7 +23,8 @@ SURE = 0.05
 
 @dataclass
 class Compared:
-    """What is known of one task. `rows` hold KEY in the order of `labels` and of every contestant's `scores` [n]."""
+    """What is known of one task. `rows` hold KEY in the order of `labels` and of every contestant's `scores` [n], which
+    are nan where it tells nothing."""
 
     rows: pl.DataFrame
     labels: np.ndarray
@@ -32,6 +35,10 @@ class Compared:
     minus: dict[str, Interval] = field(default_factory=dict)  # AUROC less the baseline's
     p: dict[str, float] = field(default_factory=dict)  # corrected
     elsewhere: dict[str, int] = field(default_factory=dict)  # contestants that tell other rows: how many
+
+    def told(self, name: str) -> np.ndarray:
+        """Which rows a contestant tells, bool [n]."""
+        return np.isfinite(self.scores[name])
 
 
 def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
@@ -48,49 +55,91 @@ def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
             rows, rows["boolean_value"].to_numpy(), PatientBootstrap(rows["subject_id"].to_numpy())
         )
         for name in names:
-            if not by_name[name].select(KEY).equals(rows):
+            scores = placed(by_name[name], rows)
+            if scores is None:
                 one.elsewhere[name] = by_name[name].height
                 continue
-            one.scores[name] = by_name[name][CHANCE].cast(pl.Float64).to_numpy()
-            one.figures[name], draws = classify(one.bootstrap, one.labels, one.scores[name])
-            one.draws[name] = draws["auroc"]
-            if name != baseline and baseline in one.draws:
-                one.minus[name] = _less(one, one.figures[name]["auroc"], draws["auroc"], baseline)
-                raw[task, name] = p_value(draws["auroc"], one.draws[baseline])
+            one.scores[name] = scores
+            one.figures[name], one.draws[name], theirs = _judged(one, name, baseline)
+            if theirs is not None:
+                ours, counts = (
+                    one.figures[name]["auroc"],
+                    (one.figures[name]["auroc"].questions, one.bootstrap.n_patients),
+                )
+                value, draws = theirs
+                one.minus[name] = Interval(ours.value - value, *bounds(one.draws[name] - draws), *counts)
+                raw[task, name] = p_value(one.draws[name], draws)
     for (task, name), p in holm(raw).items():
         found[task].p[name] = p
     return dict(sorted(found.items()))
 
 
-def _less(one: Compared, ours: Interval, draws: np.ndarray, baseline: str) -> Interval:
-    low, high = bounds(draws - one.draws[baseline])
-    return Interval(
-        ours.value - one.figures[baseline]["auroc"].value, low, high, ours.questions, ours.patients
+def placed(of: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray | None:
+    """Probabilities in the order of `rows`, nan where nothing is told; None if `of` has a row that is not among them.
+
+    Rows of the same subject, time and label are told apart by their order.
+    """
+    again = pl.int_range(pl.len()).over(KEY).alias("again")
+    told = rows.with_columns(again).join(
+        of.with_columns(again), on=[*KEY, "again"], how="left", maintain_order="left"
     )
+    scores = told[CHANCE].cast(pl.Float64).fill_null(np.nan).to_numpy()
+    return scores if int(np.isfinite(scores).sum()) == of.height else None
 
 
-def sentence(task: str, one: Compared, baseline: str) -> str:
-    """Whether anyone beats the baseline, with the corrected p-value."""
-    known = {name: m for name, m in one.minus.items() if not np.isnan(m.value) and not np.isnan(one.p[name])}
+def _judged(
+    one: Compared, name: str, baseline: str
+) -> tuple[dict[str, Interval], np.ndarray, tuple[float, np.ndarray] | None]:
+    """Figures and draws of AUROC on the rows that a contestant tells; and the baseline's AUROC and draws on just these."""
+    told = one.told(name)
+    whole = bool(told.all())
+    bootstrap = one.bootstrap if whole else PatientBootstrap(one.rows["subject_id"].to_numpy()[told])
+    figures, draws = classify(bootstrap, one.labels[told], one.scores[name][told])
+    if name == baseline or baseline not in one.scores:
+        return figures, draws["auroc"], None
+    if whole:
+        return figures, draws["auroc"], (one.figures[baseline]["auroc"].value, one.draws[baseline])
+    theirs, their_draws = classify(bootstrap, one.labels[told], one.scores[baseline][told])
+    return figures, draws["auroc"], (theirs["auroc"].value, their_draws["auroc"])
+
+
+def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str] = ("*",)) -> str:
+    """Whether a challenger (a contestant whose name is like one of these patterns) beats the baseline, with corrected p."""
     if baseline not in one.figures:
         return f"{task}: {baseline} does not tell it, so nothing is compared."
+    known = challenging(one, challengers)
     if not known:
-        why = "has one class" if len(np.unique(one.labels)) < 2 else "is told by nobody else on the same rows"
-        return f"{task}: the held-out split {why}, so nothing is compared."
-    best = max(known, key=lambda name: known[name].value)
-    gain, p = known[best], one.p[best]
-    value = one.figures[baseline]["auroc"].value
-    said = f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {p:.3f}"
-    small = (
-        f" Only {len(one.labels)} rows, {int(one.labels.sum())} positive."
-        if is_small(len(one.labels))
-        else ""
-    )
-    if gain.value > 0 and p < SURE:
-        return f"{task}: {best} beats {baseline} (AUROC {value:.3f}) by {said}.{small}"
-    worse = [name for name in known if known[name].high < 0 and one.p[name] < SURE]
+        one_class = len(np.unique(one.labels)) < 2
+        why = "the held-out split has one class" if one_class else "no challenger tells it on the same rows"
+        return f"{task}: {why}, so nothing is compared."
+    value, rows, positive = one.figures[baseline]["auroc"].value, len(one.labels), int(one.labels.sum())
+    small = f" Only {rows} rows, {positive} positive." if is_small(rows) else ""
+    if better := [name for name in known if beats(one, name)]:
+        said = "; ".join(
+            f"{name} beats {baseline} (AUROC {value:.3f}) by {_said(one, name)}" for name in better
+        )
+        return f"{task}: {said}.{small}"
+    worse = [name for name in known if one.minus[name].value < 0 and one.p[name] < SURE]
     also = f" Worse than it: {', '.join(sorted(worse))}." if worse else ""
-    return f"{task}: nobody beats {baseline} (AUROC {value:.3f}); the nearest is {best}, {said}.{also}{small}"
+    nearest = f"the nearest is {known[0]}, {_said(one, known[0])}"
+    return f"{task}: no challenger beats {baseline} (AUROC {value:.3f}); {nearest}.{also}{small}"
+
+
+def challenging(one: Compared, challengers: Sequence[str]) -> list[str]:
+    """Challengers that are compared with the baseline, the one with the highest AUROC above it first."""
+    known = [
+        name for name, p in one.p.items() if not np.isnan(p) and any(fnmatch(name, c) for c in challengers)
+    ]
+    return sorted(known, key=lambda name: (-one.minus[name].value, name))
+
+
+def beats(one: Compared, name: str) -> bool:
+    return one.minus[name].value > 0 and one.p[name] < SURE
+
+
+def _said(one: Compared, name: str) -> str:
+    gain = one.minus[name]
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {one.p[name]:.3f}"
 
 
 def is_small(rows: int) -> bool:
@@ -99,6 +148,7 @@ def is_small(rows: int) -> bool:
 
 def auroc(one: Compared, name: str, mask: np.ndarray) -> Interval:
     """AUROC of one contestant over some rows, bool [n], with the interval of the task's own draws."""
+    mask = mask & one.told(name)
     labels, scores, owners = one.labels[mask], one.scores[name][mask], one.bootstrap.patient[mask]
     ranking, whole = Ranking(labels, scores, owners), np.ones((1, one.bootstrap.n_patients), np.int64)
     value = ranking.figures(whole, ["auroc"])["auroc"][0]
@@ -146,7 +196,11 @@ def left_out(told: pl.DataFrame, one: Compared, task: str) -> dict[str, tuple[In
     found = {}
     apart = told.filter((pl.col("part") == "left_out") & (pl.col("task") == task))
     for (name,), of in apart.partition_by("contestant", as_dict=True).items():
-        if name not in one.scores or not of.select(KEY).sort(KEY).equals(one.rows):
+        if (
+            name not in one.scores
+            or not one.told(name).all()
+            or not of.select(KEY).sort(KEY).equals(one.rows)
+        ):
             continue
         scores = of.sort(KEY)[CHANCE].cast(pl.Float64).to_numpy()
         figures, draws = classify(one.bootstrap, one.labels, scores)

@@ -19,13 +19,13 @@ def of_task(task: str, one: Compared, shots: pl.DataFrame) -> Markdown:
     drawn = plots.figure(width=13, height=3.4)
     roc, recall, calibration, few = drawn.subplots(1, 4)
     for i, (name, scores) in enumerate(one.scores.items()):
-        colour = f"C{i % 10}"
-        if len(np.unique(one.labels)) == 2:
-            wrong, right, _ = roc_curve(one.labels, scores)
+        colour, labels, scores = f"C{i % 10}", one.labels[one.told(name)], scores[one.told(name)]
+        if len(np.unique(labels)) == 2:
+            wrong, right, _ = roc_curve(labels, scores)
             roc.plot(wrong, right, label=name, linewidth=1, color=colour)
-            precision, found, _ = precision_recall_curve(one.labels, scores)
+            precision, found, _ = precision_recall_curve(labels, scores)
             recall.plot(found, precision, linewidth=1, color=colour)
-        calibration.plot(*_calibration(one.labels, scores), marker=".", linewidth=1, color=colour, label=name)
+        calibration.plot(*_calibration(labels, scores), marker=".", linewidth=1, color=colour, label=name)
         mine = (
             shots.filter((pl.col("contestant") == name) & (pl.col("k") > 0))
             .group_by("k")

@@ -19,9 +19,9 @@ def read(job: Job, key: str) -> pl.DataFrame:
 
 
 def tasks_of(job: Job) -> list[str]:
-    """Names of the tasks that are asked for, each an input of the job."""
-    given = sorted(k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/"))
-    return list(job.params.get("tasks") or given)
+    """Names of the tasks that are asked for, each an input of the job: `tasks`, or all but those in `without`."""
+    given = {k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/")}
+    return list(job.params.get("tasks") or sorted(given - set(job.params.get("without", []))))
 
 
 def parts(task: str, job: Job) -> Iterator[tuple[str, pl.DataFrame]]:

@@ -20,6 +20,7 @@ PATIENT = ["hospital", "patient_id"]
 IN_ORDER = ["available_at", "event_at", "kind", "row_id", "text", "value"]
 MEASURED = frozenset({"lab", "vital", "output", "score"})
 HOUR = timedelta(hours=1)
+BLOCK = 500_000  # events that are held as Python's objects at once
 Event = tuple[str | None, datetime, datetime, str, str | None, str | None, float | None, str | None, str, str]
 KNOWN = COLUMNS.index("available_at")
 
@@ -87,12 +88,16 @@ def by_patient(events: pl.DataFrame, asked: pl.DataFrame) -> Iterator[tuple[list
     """Events and times of each patient of `asked`, which is sorted by patient and time."""
     people = asked.select(PATIENT).unique()
     mine = events.join(people, on=PATIENT, how="semi").sort(*PATIENT, *IN_ORDER, nulls_last=True)
-    rows, start, end_of = mine.select(COLUMNS).rows(), 0, {}
+    start, place = 0, {}
     for *person, count in mine.group_by(PATIENT, maintain_order=True).len().iter_rows():
-        end_of[tuple(person)] = start, start + count
+        place[tuple(person)] = start, start + count
         start += count
+    block, first = [], 0
     for *person, times in asked.group_by(PATIENT, maintain_order=True).agg("prediction_at").iter_rows():
-        yield rows[slice(*end_of.get(tuple(person), (0, 0)))], times
+        start, end = place.get(tuple(person), (0, 0))
+        if end > first + len(block):
+            block, first = mine.slice(start, max(BLOCK, end - start)).select(COLUMNS).rows(), start
+        yield block[start - first : end - first] if end else [], times
 
 
 def number(value: float, digits: int = 2) -> str:

@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--admissions", type=int, default=100)
+    parser.add_argument("--admissions", type=int, default=16)
     options = parser.parse_args()
     print(json.dumps(measure(options.admissions)))
 

@@ -105,6 +105,7 @@ def compare(rows: int, pairs: int) -> dict:
                 runs[side].append(cost(root, side, outs / f"{pair}-{side}"))
             if pair == 0 and (differing := differing_rows({s: outs / f"0-{s}" for s in SIDES})):
                 raise SystemExit(f"the grids differ in {differing} rows; the times mean nothing")
+        shares = model_shares(outs / f"{pairs - 1}-ours")
     gross = {side: [run["cpu_s"] for run in runs[side]] for side in SIDES}
     net = {side: [cpu - start[side] for cpu in gross[side]] for side in SIDES}
     return {
@@ -117,7 +118,15 @@ def compare(rows: int, pairs: int) -> dict:
         "cpu_s": {side: round(median(net[side]), 2) for side in SIDES},
         "start_cpu_s": {side: round(start[side], 2) for side in SIDES},
         "peak_gb": {side: round(max(run["peak_gb"] for run in runs[side]), 2) for side in SIDES},
+        "share_of_ours": shares,
     }
+
+
+def model_shares(out: Path) -> dict[str, float]:
+    """Share of each model in the time that dbt spent on models in one run of ours, the largest first."""
+    seconds = json.loads((out / "seconds.json").read_text())
+    largest = sorted(seconds.items(), key=lambda item: -item[1])[:8]
+    return {name: round(spent / sum(seconds.values()), 3) for name, spent in largest}
 
 
 def ratio(cpu: dict[str, list[float]], side: str) -> float:

@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=6182)
     parser.add_argument("--labels", type=int, default=187)
     parser.add_argument("--times", type=int, default=64)
-    parser.add_argument("--patients", type=int, default=3)
+    parser.add_argument("--patients", type=int, default=1)
     options = parser.parse_args()
     print(json.dumps(measure(options.events, options.labels, options.times, options.patients)))
 

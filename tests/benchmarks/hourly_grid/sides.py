@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,11 +13,12 @@ from tests.benchmarks.hourly_grid.generate import HERE, HOURS, mapped_concepts
 
 
 def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
-    """What the night does to one bucket after another, up to the named models."""
+    """What the night does to one bucket after another, up to the named models; seconds.json tells where the time went."""
     accepted = catalog.load(root)
     inputs = sorted(harmonise.inputs_of(accepted, ["bench"]))
     run = harmonise._Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
     files = {table: run._files(table) for table in input_layer.tables()}
+    seconds: dict[str, float] = {}
     for bucket in sorted(files["measurements"]):
         database = run._database(str(bucket))
         mine = {t: of if t in harmonise.WHOLE else {bucket: of.get(bucket, [])} for t, of in files.items()}
@@ -29,6 +31,9 @@ def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
             threads=1,
         )
         dbt.require_success(results)
+        for node in results:
+            seconds[node.name] = seconds.get(node.name, 0) + node.seconds
+    (out / "seconds.json").write_text(json.dumps(seconds))
 
 
 def fates(root: str, out: Path) -> None:
