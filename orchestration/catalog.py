@@ -4,7 +4,8 @@
 its files with sha256 and row counts, the fingerprint of what it was made from, and the versions of its inputs. Readers
 read what the catalog names, never a glob. Steps write candidates below `candidates/<run>/`; `publish` lets the gate judge
 them, adds their files under names that carry the version (a file whose bytes are published already stays where it is),
-writes their manifest, replaces `catalog.json` and then lets the old files go. A crash at any point leaves the old catalog or the new one, and files that no reader knows.
+writes their manifest, replaces `catalog.json` and then lets the old files go. A crash at any point leaves the old catalog
+or the new one, and files that no reader knows.
 """
 
 from __future__ import annotations

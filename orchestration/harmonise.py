@@ -1,26 +1,27 @@
 """From the accepted input layer to harmonised tables, features, labels and splits: `python -m orchestration.harmonise`.
 
 dbt does the work, one bucket of patients after another, each in a scratch DuckDB of its own; models tagged `whole_set`
-run last over all buckets. The finished tables are published all together or not at all. Nothing new means nothing done.
+run last over all buckets. The finished tables are published all together or not at all. Nothing new means nothing done:
+a bucket whose rows are those of the accepted version keeps its published files (orchestration/buckets.py).
 """
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration import catalog, dbt, dictionary, gem, input_layer, locks
+from orchestration.buckets import WHOLE, Buckets, bucket_of
 
-BUCKET = re.compile(r"/bucket=(\d+)/")
-WHOLE = frozenset({"items"})  # tables without a patient: every bucket reads all of them
 Files = dict[int, list[str]]  # bucket to local files
 ORDER = [
     "hospital",
@@ -52,7 +53,10 @@ class NothingAccepted(catalog.CatalogError):
 
 @dataclass
 class Outcome:
-    """What a run did: published asset keys, dbt's results, and counts that may be shown."""
+    """What a run did: published asset keys, dbt's results, and counts that may be shown.
+
+    `made` are the buckets that were computed, `unchanged` those whose published files stand.
+    """
 
     keys: tuple[str, ...]
     version: str
@@ -60,6 +64,8 @@ class Outcome:
     results: list[dbt.NodeResult] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     fates: dict[str, dict[str, int]] = field(default_factory=dict)
+    made: tuple[int, ...] = ()
+    unchanged: tuple[int, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -124,8 +130,9 @@ def harmonise(
         outcome.fates = accepted.entry("harmonised/fates")["metadata"]["fates"]
         return outcome
     with catalog.scratch("warehouse") as scratch:
-        run = _Run(scratch, accepted, sorted(inputs), models, memory, threads, project)
+        run = Run(scratch, accepted, sorted(inputs), models, memory, threads, project)
         outcome.results = run.work()
+        outcome.made, outcome.unchanged = tuple(run.buckets.made), tuple(run.buckets.unchanged)
         if outcome.failed_tests:
             return outcome
         outcome.rows = {key: run.rows(key) for key in models}
@@ -136,9 +143,9 @@ def harmonise(
                 run.folder(key),
                 fingerprint,
                 inputs,
-                {"rows": outcome.rows[key], "fates": outcome.fates}
-                if key == "harmonised/fates"
-                else {"rows": outcome.rows[key]},
+                {"rows": outcome.rows[key], "buckets": run.buckets.made_of}
+                | ({"fates": outcome.fates} if key == "harmonised/fates" else {}),
+                unchanged=run.buckets.kept(key),
             )
             for key in outcome.keys
         ]
@@ -148,7 +155,9 @@ def harmonise(
 
 
 @dataclass
-class _Run:
+class Run:
+    """One making of the tables, in a scratch folder; `out/<key>/bucket=<k>/` there holds what was made."""
+
     scratch: Path
     accepted: catalog.Catalog
     inputs: Sequence[str]
@@ -158,28 +167,56 @@ class _Run:
     project: Path
 
     def work(self) -> list[dbt.NodeResult]:
-        """Bucket by bucket, then what needs the whole set; stops after the first bucket with a failed test."""
-        files = {table: self._files(table) for table in input_layer.tables()}
-        buckets = sorted({bucket for table in files for bucket in files[table] if table not in WHOLE}) or [0]
+        """Every bucket that has changed, then what needs the whole set; stops after the first bucket with a failed test."""
         results: list[dbt.NodeResult] = []
-        for bucket in buckets:
-            database = self._database(str(bucket))
-            mine = {t: of if t in WHOLE else {bucket: of.get(bucket, [])} for t, of in files.items()}
-            self._prepare(database, mine, files["visits"])
-            results += self._build(database, ["--exclude", "tag:whole_set"])
+        for bucket in self.buckets.made:
+            results += self.make(bucket)
             if any(r.failed for r in results):
                 return results
-            self._copy_out(database, bucket, whole_set=False)
-            if len(buckets) > 1:
-                database.unlink()
-        if len(buckets) > 1:
+            if len(self.buckets.all) > 1:
+                (self.scratch / str(bucket) / dbt.DATABASE).unlink()
+        if len(self.buckets.all) == 1 and self.buckets.made:
+            database = self.scratch / str(self.buckets.all[0]) / dbt.DATABASE
+        else:
             database = self._database("whole")
-            self._prepare(database, files, files["visits"])
+            self._prepare(database, self.files)
             self._view_models(database)
         results += self._build(database, ["--select", "tag:whole_set"])
         if not any(r.failed for r in results):
-            self._copy_out(database, 0, whole_set=True)
+            self._copy_out(database, 0, [key for key in self.models if key not in self.buckets.keys])
         return results
+
+    def make(self, bucket: int) -> list[dbt.NodeResult]:
+        """One bucket's tables into `out`, unless a test fails; its database stays."""
+        database = self._database(str(bucket))
+        mine = {t: of if t in WHOLE else {bucket: of.get(bucket, [])} for t, of in self.files.items()}
+        self._prepare(database, mine)
+        results = self._build(database, ["--exclude", "tag:whole_set"])
+        if not any(r.failed for r in results):
+            self._copy_out(database, bucket, self.buckets.keys)
+        return results
+
+    @cached_property
+    def files(self) -> dict[str, Files]:
+        """Input table to its accepted files."""
+        return {table: self._files(table) for table in input_layer.tables()}
+
+    @cached_property
+    def horizon(self) -> pa.Table:
+        """How far each hospital's export reaches, over all buckets (hospital, last_event_at)."""
+        visits = [file for of_bucket in self.files["visits"].values() for file in of_bucket]
+        relation = _relation(visits, input_layer.tables()["visits"])
+        with duckdb.connect() as connection:
+            return connection.sql(
+                "select hospital, max(greatest(event_at, coalesce(end_at, event_at))) as last_event_at "
+                f"from ({relation}) group by hospital order by hospital"
+            ).to_arrow_table()
+
+    @cached_property
+    def buckets(self) -> Buckets:
+        """Which buckets are made tonight."""
+        reaches = {row["hospital"]: row["last_event_at"] for row in self.horizon.to_pylist()}
+        return Buckets(self.accepted, self.inputs, self.models, reaches, fingerprint_of({}, self.project))
 
     def _database(self, part: str) -> Path:
         folder = self.scratch / part
@@ -201,10 +238,7 @@ class _Run:
             if key.rsplit("/", 1)[1] != table:
                 continue
             for url in self.accepted.files(key):
-                found = BUCKET.search(url)
-                by_bucket.setdefault(int(found[1]) if found else 0, []).append(
-                    catalog.fetched(url, self.scratch)
-                )
+                by_bucket.setdefault(bucket_of(url), []).append(catalog.fetched(url, self.scratch))
         return by_bucket
 
     def _connect(self, database: Path) -> duckdb.DuckDBPyConnection:
@@ -212,7 +246,7 @@ class _Run:
         settings = {"memory_limit": self.memory, "threads": self.threads, "temp_directory": str(spill)}
         return duckdb.connect(str(database), config=settings)
 
-    def _prepare(self, database: Path, files: Mapping[str, Files], visits: Files) -> None:
+    def _prepare(self, database: Path, files: Mapping[str, Files]) -> None:
         """Sources of dbt: one view per input table over exactly its accepted files, and the computed dictionary."""
         with self._connect(database) as connection:
             connection.execute("create schema input; create schema dictionary")
@@ -221,33 +255,30 @@ class _Run:
                     [file for of_bucket in files[table].values() for file in of_bucket], columns
                 )
                 connection.execute(f"create view input.{table} as {relation}")
-            every_visit = [file for fs in visits.values() for file in fs]
-            relation = _relation(every_visit, input_layer.tables()["visits"])
-            connection.execute(
-                "create table dictionary.horizon as select hospital, max(greatest(event_at, coalesce(end_at, event_at))) "
-                f"as last_event_at from ({relation}) group by hospital"
-            )
-            for name, content in (dictionary.tables() | gem.tables()).items():
+            computed = dictionary.tables() | gem.tables() | {"horizon": self.horizon}
+            for name, content in computed.items():
                 connection.register("content", content)
                 connection.execute(f"create table dictionary.{name} as select * from content")
                 connection.unregister("content")
 
     def _view_models(self, database: Path) -> None:
+        """The finished tables of all buckets: what tonight made and what stands."""
         with self._connect(database) as connection:
-            for key, node in self.models.items():
-                if "whole_set" not in node["tags"]:
-                    connection.execute(f"create schema if not exists {node['schema']}")
-                    columns = {c["name"]: c["data_type"] for c in node["columns"].values()}
-                    files = sorted(map(str, self.folder(key).rglob("*.parquet")))
-                    connection.execute(
-                        f"create view {node['schema']}.{node['name']} as {_relation(files, columns)}"
-                    )
+            for key in self.buckets.keys:
+                node = self.models[key]
+                connection.execute(f"create schema if not exists {node['schema']}")
+                columns = {c["name"]: c["data_type"] for c in node["columns"].values()}
+                files = sorted(map(str, self.folder(key).rglob("*.parquet")))
+                published = [catalog.join(self.accepted.root, f["path"]) for f in self.buckets.kept(key)]
+                files += [catalog.fetched(url, self.scratch) for url in published]
+                connection.execute(
+                    f"create view {node['schema']}.{node['name']} as {_relation(files, columns)}"
+                )
 
-    def _copy_out(self, database: Path, bucket: int, whole_set: bool) -> None:
+    def _copy_out(self, database: Path, bucket: int, keys: Sequence[str]) -> None:
         with self._connect(database) as connection:
-            for key, node in self.models.items():
-                if ("whole_set" in node["tags"]) != whole_set:
-                    continue
+            for key in keys:
+                node = self.models[key]
                 path = self.folder(key) / f"bucket={bucket}" / "data.parquet"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 order = ", ".join(c for c in ORDER if c in node["columns"])
@@ -260,7 +291,8 @@ class _Run:
         return self.scratch / "out" / key
 
     def rows(self, key: str) -> int:
-        return sum(pq.read_metadata(path).num_rows for path in self.folder(key).rglob("*.parquet"))
+        made = sum(pq.read_metadata(path).num_rows for path in self.folder(key).rglob("*.parquet"))
+        return made + sum(f["rows"] for f in self.buckets.kept(key))
 
     def fates(self) -> dict[str, dict[str, int]]:
         """hospital -> fate -> rows."""
@@ -274,9 +306,9 @@ class _Run:
 
 def unit_tests(scratch: Path, project: Path = dbt.PROJECT) -> list[dbt.NodeResult]:
     """Run dbt's unit tests on empty sources and the computed dictionary; returns their results."""
-    run = _Run(scratch, catalog.Catalog("", {"accepted": {}}), [], {}, "500MB", 2, project)
+    run = Run(scratch, catalog.Catalog("", {"accepted": {}}), [], {}, "500MB", 2, project)
     database = run._database("unit_tests")
-    run._prepare(database, {table: {} for table in input_layer.tables()}, {})
+    run._prepare(database, run.files)
     results = run._build(database, [], leave_out="test")
     return [result for result in results if result.unique_id.startswith("unit_test.")]
 
@@ -307,7 +339,11 @@ def main() -> int:
         print(f"{key:<32} {rows:>10} rows")
     for hospital, fates in sorted(outcome.fates.items()):
         print(f"{hospital}: {', '.join(f'{fate} {n}' for fate, n in sorted(fates.items()))}")
-    made = "reused, nothing new" if outcome.reused else f"made in {outcome.seconds:.0f} s"
+    made = (
+        "reused, nothing new"
+        if outcome.reused
+        else f"{len(outcome.made)} buckets made, {len(outcome.unchanged)} unchanged, in {outcome.seconds:.0f} s"
+    )
     print(f"version {outcome.version}: {made}")
     return 1 if outcome.failed_tests else 0
 

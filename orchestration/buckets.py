@@ -1,0 +1,71 @@
+"""Which buckets of patients a night computes: those whose tables are not yet made from just what they are made from now.
+
+A bucket is made from the bytes of its rows, the items of the hospitals in it, how far their exports reach (labels ask for
+it), and all code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from orchestration import catalog
+
+BUCKET = re.compile(r"/bucket=(\d+)/")
+WHOLE = frozenset({"items"})  # input tables without a patient: every bucket reads all of them
+
+
+def bucket_of(path: str) -> int:
+    found = BUCKET.search(path)
+    return int(found[1]) if found else 0
+
+
+class Buckets:
+    """The buckets of a night over `inputs` (keys of input tables), against the accepted tables `models` (key to dbt node).
+
+    `unchanged` ones stand as they are published, all others are `made`. `keys` are the tables that have a file a bucket.
+    """
+
+    def __init__(
+        self,
+        accepted: catalog.Catalog,
+        inputs: Sequence[str],
+        models: Mapping[str, Mapping],
+        horizon: Mapping[str, datetime],
+        code: str,
+    ):
+        self._accepted = accepted
+        self.keys = [key for key, node in models.items() if "whole_set" not in node["tags"]]
+        files = {key: accepted.entry(key)["files"] for key in inputs}
+        with_patients = [key for key in inputs if key.rsplit("/", 1)[1] not in WHOLE]
+        self.all = sorted({bucket_of(f["path"]) for key in with_patients for f in files[key]}) or [0]
+        self.made_of: dict[str, str] = {}  # bucket to fingerprint, for the entries of the catalog
+        for bucket in self.all:
+            rows = {
+                key: [f["sha256"] for f in files[key] if bucket_of(f["path"]) == bucket]
+                for key in with_patients
+            }
+            hospitals = {key.split("/")[1] for key, found in rows.items() if found}
+            self.made_of[str(bucket)] = catalog.fingerprint(
+                rows={key: found for key, found in rows.items() if found},
+                items={
+                    key: [f["sha256"] for f in files[key]]
+                    for key in inputs
+                    if key not in rows and key.split("/")[1] in hospitals
+                },
+                reaches={hospital: horizon.get(hospital) for hospital in hospitals},
+                code=code,
+            )
+        self.unchanged = [b for b in self.all if all(self._stands(key, b) for key in self.keys)]
+        self.made = [b for b in self.all if b not in self.unchanged]
+
+    def _stands(self, key: str, bucket: int) -> bool:
+        entry = self._accepted.accepted.get(key, {"metadata": {}})
+        return entry["metadata"].get("buckets", {}).get(str(bucket)) == self.made_of[str(bucket)]
+
+    def kept(self, key: str) -> list[dict]:
+        """Records of the accepted files that belong to tonight's version too."""
+        if key not in self.keys or not self.unchanged:
+            return []
+        return [f for f in self._accepted.entry(key)["files"] if bucket_of(f["path"]) in self.unchanged]
