@@ -1,5 +1,5 @@
--- Each creatinine of an ICU stay against the lowest of the 7 days and 48 hours up to it, and each hour with urine by the
--- 6, 12 and 24 hours up to it, where its charting began early enough. 75 kg stand for a weight that nobody took.
+-- Each creatinine of an ICU stay against the lowest of the 7 days and 48 hours up to it, and each hour with urine by
+-- the 6, 12 and 24 hours up to it, where its charting began early enough. 75 kg stand for a weight that nobody took.
 with stays as (
     select * from {{ ref('clocks') }}
     where kind = 'stay'
@@ -38,12 +38,18 @@ urine as (
         stays.start_at + to_hours(hours.hour + 1) as event_at,
         coalesce(weights.kg, 75) as kg,
         hours.hour - min(hours.hour) over (partition by hours.clock_no) + 1 as charted_h,
-        {% for span in [6, 12, 24] %}
-            sum(hours.value) over (
-                partition by hours.clock_no order by hours.hour
-                range between {{ span - 1 }} preceding and current row
-            ) as ml_{{ span }}h{{ ',' if not loop.last }}
-        {% endfor %}
+        sum(hours.value) over (
+            partition by hours.clock_no order by hours.hour
+            range between 5 preceding and current row
+        ) as ml_6h,
+        sum(hours.value) over (
+            partition by hours.clock_no order by hours.hour
+            range between 11 preceding and current row
+        ) as ml_12h,
+        sum(hours.value) over (
+            partition by hours.clock_no order by hours.hour
+            range between 23 preceding and current row
+        ) as ml_24h
     from {{ ref('hours') }} as hours
     inner join stays on hours.clock_no = stays.clock_no
     left join weights on hours.clock_no = weights.clock_no
