@@ -1,6 +1,6 @@
 """Warehouse: the dbt project as assets, one step from the accepted input layer of every hospital to published tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from graphlib import TopologicalSorter
@@ -41,6 +41,11 @@ class Warehouse(DbtProjectComponent):
         folder = self.project if isinstance(self.project, DbtProject) else self.project.get_project(None)
         folder = Path(folder.project_dir).resolve()
         return NoopDbtProjectManager(DbtProject(folder, target_path=dbt.target(folder)))
+
+    @cached_property
+    def hospitals(self) -> list[str]:
+        """The hospitals whose input tables the models read: known once, and asked for at every edge of the graph."""
+        return hospitals.configured_names()
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         check_dictionary()
@@ -83,7 +88,7 @@ class Warehouse(DbtProjectComponent):
         key = key_of(node)
         return spec.replace_attributes(
             key=key,
-            deps=sorted(upstream_of(manifest, node)),
+            deps=sorted(upstream_of(manifest, node, self.hospitals)),
             group_name=key.path[0],
             kinds={"dbt", "duckdb"},
             description=node["description"],
@@ -200,17 +205,18 @@ def key_of(node: Mapping[str, Any]) -> dg.AssetKey:
     return dg.AssetKey(["dictionary", *path] if node["resource_type"] == "seed" else path)
 
 
-def upstream_of(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> set[dg.AssetKey]:
-    """Keys of what a node reads, through steps: a source is the input table of every configured hospital."""
+def upstream_of(
+    manifest: Mapping[str, Any], node: Mapping[str, Any], names: Sequence[str]
+) -> set[dg.AssetKey]:
+    """Keys of what a node reads, through steps: a source is the input table of every hospital in `names`."""
     keys: set[dg.AssetKey] = set()
     for parent_id in node["depends_on"].get("nodes", []):
         if source := manifest["sources"].get(parent_id):
             if source["source_name"] == "input":
-                names = hospitals.configured_names()
                 keys |= {dg.AssetKey(["input", name, source["name"]]) for name in names}
             continue
         parent = manifest["nodes"][parent_id]
-        keys |= upstream_of(manifest, parent) if "step" in parent["tags"] else {key_of(parent)}
+        keys |= upstream_of(manifest, parent, names) if "step" in parent["tags"] else {key_of(parent)}
     return keys
 
 
