@@ -188,13 +188,18 @@ class Run:
 
     def make(self, bucket: int) -> list[dbt.NodeResult]:
         """One bucket's tables into `out`, unless a test fails; its database stays."""
-        database = self._database(str(bucket))
-        mine = {t: of if t in WHOLE else {bucket: of.get(bucket, [])} for t, of in self.files.items()}
-        self._prepare(database, mine)
+        database = self.prepared(bucket)
         results = self._build(database, ["--exclude", "tag:whole_set"])
         if not any(r.failed for r in results):
             self._copy_out(database, bucket, self.buckets.keys)
         return results
+
+    def prepared(self, bucket: int) -> Path:
+        """A database in which the sources are one bucket's accepted files."""
+        database = self._database(str(bucket))
+        mine = {t: of if t in WHOLE else {bucket: of.get(bucket, [])} for t, of in self.files.items()}
+        self._prepare(database, mine)
+        return database
 
     @cached_property
     def files(self) -> dict[str, Files]:

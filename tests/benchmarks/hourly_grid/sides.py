@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from orchestration import catalog, dbt, dictionary, harmonise, input_layer
+from orchestration import catalog, dbt, dictionary, harmonise
 from tests.benchmarks.hourly_grid.generate import HERE, HOURS, mapped_concepts
 
 
@@ -16,13 +16,10 @@ def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
     """What the night does to one bucket after another, up to the named models; seconds.json tells where the time went."""
     accepted = catalog.load(root)
     inputs = sorted(harmonise.inputs_of(accepted, ["bench"]))
-    run = harmonise._Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
-    files = {table: run._files(table) for table in input_layer.tables()}
+    run = harmonise.Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
     seconds: dict[str, float] = {}
-    for bucket in sorted(files["measurements"]):
-        database = run._database(str(bucket))
-        mine = {t: of if t in harmonise.WHOLE else {bucket: of.get(bucket, [])} for t, of in files.items()}
-        run._prepare(database, mine, files["visits"])
+    for bucket in sorted(run.files["measurements"]):
+        database = run.prepared(bucket)
         results = dbt.build(
             database,
             out,
