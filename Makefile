@@ -16,7 +16,7 @@ serve: env ## an OpenAI-compatible server over the champion, on http://127.0.0.1
 	$(BIN)/python -m ray_jobs.serve --port $(or $(PORT),8000)
 
 test: env ## everything that a change must pass, under 15 minutes on two cores
-	$(BIN)/python -m pytest -m "not night" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not night" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: env ## the tests and the full nights
 	$(BIN)/python -m pytest

@@ -122,3 +122,9 @@ def fresh_house(folder: Path) -> House:
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return fresh_house(tmp_path / "wardline")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long files first, so that at the end neither of two workers waits for the other."""
+    long = ("test_night", "test_warehouse_runs", "test_layouts", "test_cases", "test_warehouse")
+    items.sort(key=lambda item: item.path.stem not in long)
