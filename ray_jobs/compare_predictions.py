@@ -20,7 +20,7 @@ from ray_jobs.prediction import comparison, curves, predictions
 from ray_jobs.prediction.comparison import Compared
 from ray_jobs.prediction.labels import read
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import FIGURES, Interval
+from ray_jobs.statistics import FIGURES, bounded
 
 WHOLE = "Trained on the whole train split"
 
@@ -92,10 +92,10 @@ def report(
         ]
         lines += ["", f"| contestant | {' | '.join(heads)} |", "|---" * 7 + "|"]
         for name, figures in sorted(one.figures.items(), key=lambda f: -np.nan_to_num(f[1]["auroc"].value)):
-            cells = [bounded(figures[f]) for f in ("auroc", "auprc", "brier", "calibration_error")]
+            cells = [bounded(figures[f].as_dict()) for f in ("auroc", "auprc", "brier", "calibration_error")]
             p = one.p.get(name, np.nan)
             cells += [
-                bounded(one.minus[name]) if name in one.minus else "",
+                bounded(one.minus[name].as_dict()) if name in one.minus else "",
                 "" if np.isnan(p) else f"{p:.3f}",
             ]
             n = figures["auroc"].questions
@@ -110,7 +110,8 @@ def report(
                 "|---|---|---|",
             ]
             lines += [
-                f"| {name} | {bounded(whole)} | {bounded(cost)} |" for name, (whole, cost) in apart.items()
+                f"| {name} | {bounded(whole.as_dict())} | {bounded(cost.as_dict())} |"
+                for name, (whole, cost) in apart.items()
             ]
     return "\n".join(lines)
 
@@ -138,7 +139,7 @@ def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
         for name, group, mask in comparison.groups(one, known):
             n = int(mask.sum())
             shown = f"{n} (n < 30)" if comparison.is_small(n) else str(n)
-            cells = [bounded(comparison.auroc(one, contestant, mask)) for contestant in one.scores]
+            cells = [bounded(comparison.auroc(one, contestant, mask).as_dict()) for contestant in one.scores]
             lines.append(
                 f"| {name}: {group} | {shown} | {int(one.labels[mask].sum())} | {' | '.join(cells)} |"
             )
@@ -164,12 +165,6 @@ def as_json(one: Compared) -> dict[str, object]:
         "contestants": contestants,
         "elsewhere": one.elsewhere,
     }
-
-
-def bounded(figure: Interval) -> str:
-    if np.isnan(figure.value):
-        return "one class"
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, ensemble, predictions, summaries
 from ray_jobs.prediction.labels import KEYS, read
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import FIGURES, PatientBootstrap, classify, holm, p_value
+from ray_jobs.statistics import FIGURES, PatientBootstrap, bounded, classify, holm, p_value
 
 COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
 SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
@@ -187,7 +187,7 @@ def table(content: Mapping) -> str:
         "|---" * len(head) + "|",
     ]
     for name, found in content["models"].items():
-        cells = [f"{v['value']:.3f} ({v['low']:.3f} to {v['high']:.3f})" for v in (found[f] for f in FIGURES)]
+        cells = [bounded(found[f]) for f in FIGURES]
         p = next((str(v) for k, v in found.items() if k.startswith("p against")), "")
         lines.append(f"| {name} | {' | '.join(cells)} | {p} |")
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, predictions, protocol
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import PatientBootstrap, classify, holm, p_value
+from ray_jobs.statistics import PatientBootstrap, bounded, classify, holm, p_value, shown
 
 FEWEST = 30  # held-out labels below which a figure is marked
 
@@ -144,10 +144,10 @@ def table(content: Mapping[str, Mapping]) -> str:
         for model, figures in result.items():
             if not isinstance(figures, Mapping):
                 continue
-            cells = [_figure(figures[f]) for f in ("auprc", "min_se_ppv", "brier", "calibration_error")]
+            cells = [shown(figures[f]) for f in ("auprc", "min_se_ppv", "brier", "calibration_error")]
             p = result.get("p_rich_over_plain") if model == "rich counts, LightGBM" else None
             lines.append(
-                f"| {name} | {result['labels']} ({result['positives']}){small} | {model} | {_bounded(figures['auroc'])} | "
+                f"| {name} | {result['labels']} ({result['positives']}){small} | {model} | {bounded(figures['auroc'])} | "
                 f"{' | '.join(cells)} | {'' if p is None else p} |"
             )
         if why := result.get("not_fitted"):
@@ -155,16 +155,6 @@ def table(content: Mapping[str, Mapping]) -> str:
                 f"| {name} | {result['labels']} ({result['positives']}){small} | not fitted: {why} |||||||"
             )
     return "\n".join(lines)
-
-
-def _figure(figure: Mapping[str, float | None]) -> str:
-    return "one class" if figure["value"] is None else f"{figure['value']:.3f}"
-
-
-def _bounded(figure: Mapping[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "one class"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from ray_jobs.records.walk import Costs, Serialiser, serialise
 from ray_jobs.records.weighed import Weighed
 from ray_jobs.runtime import Job, main
 from ray_jobs.runtime import Markdown as Shown
-from ray_jobs.statistics import PatientBootstrap, classify
+from ray_jobs.statistics import PatientBootstrap, bounded, classify
 
 CONCEPTS = str(catalog.REPOSITORY / "dbt_project" / "seeds" / "concepts.csv")
 HEAD = "logistic regression"
@@ -147,8 +147,7 @@ def table(figures: Mapping[str, Mapping[str, object]]) -> str:
         if why := f.get("not_fitted"):
             lines.append(f"| {task} |  | not fitted: {why} |")
             continue
-        shown = "one class" if f["value"] is None else f"{f['value']:.3f} ({f['low']:.3f} to {f['high']:.3f})"
-        lines.append(f"| {task} | {f['labels']} ({f['positives']}) | {shown} |")
+        lines.append(f"| {task} | {f['labels']} ({f['positives']}) | {bounded(f)} |")
     return "\n".join(lines)
 
 

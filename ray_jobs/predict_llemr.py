@@ -21,7 +21,7 @@ from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.prediction import calibration, predictions
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import PatientBootstrap, classify
+from ray_jobs.statistics import PatientBootstrap, bounded, classify, shown
 
 KEY = "evaluation/llemr"
 CONTESTANTS = {"llemr_zero_shot": "weights/champion", "llemr_fine_tuned": "weights/predictor"}
@@ -114,22 +114,12 @@ def table_of(results: Mapping[str, Mapping[str, Mapping]]) -> str:
     for task, of_task in sorted(results.items()):
         for name, f in of_task.items():
             small = " (n < 30)" if f["labels"] < FEWEST else ""
-            cells = [f"{f['labels']} ({f['positives']}){small}", name, _bounded(f["auroc"])]
-            cells += [_figure(f[figure]) for figure in ("auprc", "brier", "calibration_error")]
+            cells = [f"{f['labels']} ({f['positives']}){small}", name, bounded(f["auroc"])]
+            cells += [shown(f[figure]) for figure in ("auprc", "brier", "calibration_error")]
             lines.append(
                 f"| {task} | {' | '.join(cells)} | {f['calibration']['kind']} | {f['unknown_words']} |"
             )
     return "\n".join(lines)
-
-
-def _figure(figure: Mapping[str, float | None]) -> str:
-    return "one class" if figure["value"] is None else f"{figure['value']:.3f}"
-
-
-def _bounded(figure: Mapping[str, float | None]) -> str:
-    if figure["value"] is None:
-        return "one class"
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
 if __name__ == "__main__":

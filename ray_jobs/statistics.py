@@ -192,6 +192,18 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: corrected.get(name, np.nan) for name in p_values}
 
 
+def shown(figure: Mapping[str, float | None]) -> str:
+    """A figure of `Interval.as_dict` for a table, without its interval."""
+    return "one class" if figure["value"] is None else f"{figure['value']:.3f}"
+
+
+def bounded(figure: Mapping[str, float | None]) -> str:
+    """The same with its interval."""
+    if figure["value"] is None:
+        return shown(figure)
+    return f"{shown(figure)} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
 def bounds(draws: np.ndarray) -> tuple[float, float]:
     """Percentile bounds; draws in which nothing was asked (nan) do not count."""
     tail = (100 - LEVEL) / 2

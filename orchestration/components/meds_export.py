@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import dagster as dg
 from pydantic import Field
 
-from orchestration import catalog, hospitals, locks
-from orchestration.meds import export
+from orchestration import exporting, hospitals
+from orchestration.meds import export as meds_export
 
 WHAT = (
     "In the Medical Event Data Standard: data shards by split, codes with descriptions and parents, splits, labels. The "
@@ -31,28 +31,19 @@ class MedsExport(dg.Component, dg.Model, dg.Resolvable):
                 dg.AssetSpec(
                     ["meds", name],
                     deps=[dg.AssetKey(key.split("/")) for key in deps],
-                    description=f"{'All hospitals' if name == export.ALL else f'Hospital {name}'}. {WHAT}",
+                    description=f"{'All hospitals' if name == meds_export.ALL else f'Hospital {name}'}. {WHAT}",
                     group_name="meds",
                     kinds={"duckdb", "parquet"},
                     skippable=True,
                 )
-                for name in [*names, export.ALL]
+                for name in [*names, meds_export.ALL]
             ],
             pool="warehouse",
         )
         def meds(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            root = catalog.data_root()
-            try:
-                with locks.night_lock(root, context.run.run_id):
-                    made = export.export(root, context.run.run_id, names, self.memory_limit, self.threads)
-            except catalog.CatalogError as error:
-                raise dg.Failure(str(error), allow_retries=False) from None
-            for key, counts in made.items():
-                version = catalog.load(root).version(key)
-                yield dg.MaterializeResult(
-                    key.split("/"),
-                    metadata={**counts, "dagster/row_count": counts["rows"], "version": version},
-                    data_version=dg.DataVersion(version),
-                )
+            def export(root: str, run_id: str) -> dict[str, dict]:
+                return meds_export.export(root, run_id, names, self.memory_limit, self.threads)
+
+            yield from exporting.materialised(context.run.run_id, export, "rows")
 
         return dg.Definitions(assets=[meds])

@@ -6,8 +6,8 @@ from typing import Literal
 import dagster as dg
 from pydantic import Field
 
-from orchestration import catalog, hospitals, locks
-from orchestration.yaib import export
+from orchestration import exporting, hospitals
+from orchestration.yaib import export as yaib_export
 
 WHAT = (
     "A folder a task over ICU stays with dyn.parquet (48 variables an hour), sta.parquet and outc.parquet, and base with all "
@@ -45,24 +45,9 @@ class YaibExport(dg.Component, dg.Model, dg.Resolvable):
             pool="warehouse",
         )
         def yaib(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
-            root = catalog.data_root()
-            try:
-                with locks.night_lock(root, context.run.run_id):
-                    made = export.export(
-                        root, context.run.run_id, names, self.variant, self.memory_limit, self.threads
-                    )
-            except catalog.CatalogError as error:
-                raise dg.Failure(str(error), allow_retries=False) from None
-            for key, counts in made.items():
-                version = catalog.load(root).version(key)
-                yield dg.MaterializeResult(
-                    key.split("/"),
-                    metadata={
-                        **counts,
-                        "dagster/row_count": counts[f"rows_{export.BASE}"],
-                        "version": version,
-                    },
-                    data_version=dg.DataVersion(version),
-                )
+            def export(root: str, run_id: str) -> dict[str, dict]:
+                return yaib_export.export(root, run_id, names, self.variant, self.memory_limit, self.threads)
+
+            yield from exporting.materialised(context.run.run_id, export, f"rows_{yaib_export.BASE}")
 
         return dg.Definitions(assets=[yaib])

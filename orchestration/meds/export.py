@@ -11,7 +11,6 @@ import json
 import re
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import duckdb
 import meds
 
-from orchestration import catalog, hospitals, locks
+from orchestration import catalog, exporting
 from orchestration.meds import check
 
 ALL = "all"
@@ -270,19 +269,5 @@ def judged(folder: Path) -> dict[str, object]:
     return {"rows": report.rows, "subjects": report.subjects, "codes": report.codes, "labels": report.labels}
 
 
-def main() -> int:
-    root, run_id = catalog.data_root(), f"meds-{int(time.time())}"
-    try:
-        hospitals.require_all(catalog.load(root))
-        with locks.night_lock(root, run_id):
-            made = export(root, run_id, hospitals.configured_names())
-    except catalog.CatalogError as error:
-        print(error, file=sys.stderr)
-        return 2
-    for key, counts in made.items():
-        print(f"{key}: {', '.join(f'{name} {value}' for name, value in counts.items())}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exporting.command("meds", export))

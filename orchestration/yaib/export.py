@@ -9,7 +9,6 @@ Contract: van de Water et al., YAIB (ICLR 2024), and its cohort scripts; variabl
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from orchestration import catalog, dbt, hospitals, locks
+from orchestration import catalog, dbt, exporting
 from orchestration.dictionary import read_csv
 from orchestration.tasks import definition
 
@@ -247,19 +246,5 @@ def _ranked() -> list[dict[str, object]]:
     ]
 
 
-def main() -> int:
-    root, run_id = catalog.data_root(), f"yaib-{int(time.time())}"
-    try:
-        hospitals.require_all(catalog.load(root))
-        with locks.night_lock(root, run_id):
-            made = export(root, run_id, hospitals.configured_names())
-    except catalog.CatalogError as error:
-        print(error, file=sys.stderr)
-        return 2
-    for key, counts in made.items():
-        print(f"{key}: {', '.join(f'{name} {value}' for name, value in counts.items())}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exporting.command("yaib", export))

@@ -20,19 +20,7 @@ def trend(template: Template, facts: Facts) -> pl.DataFrame:
 
     Shortcut last_against_mean: the last value against the mean of all; last_step: against the previous one.
     """
-    rows = facts.of(template.subject).drop_nulls("value")
-    value = pl.col("value")
-    series = rows.group_by(ITEM, maintain_order=True).agg(
-        pl.col(*MEASURE).first(),
-        n=pl.len(),
-        times=pl.col("hour").n_unique(),
-        last=value.last(),
-        previous=value.get(-2, null_on_oob=True),
-        first=value.first(),
-        mean=value.mean(),
-        ids=pl.col("row_id"),
-    )
-    series = series.filter((pl.col("n") >= 3) & (pl.col("n") == pl.col("times")))
+    series = series_of(template, facts)
     base, position = ("previous", -2) if template.compare == "previous" else ("first", 0)
     rule = "mean" if template.shortcut == "last_against_mean" else "previous"
     return differs(series, "last", base).with_columns(
@@ -165,12 +153,11 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
 
 
 def order(template: Template, facts: Facts) -> pl.DataFrame:
-    """Whether one thing first happened before another, yes or no; things at the same hour are not asked.
-
-    Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
+    """Whether an item first happened before another of its subject, or of the one that `drug` names, yes or no; things at
+    the same hour are not asked. Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
     """
-    firsts = starts(facts.of(template.subject))
-    others = firsts.select("rec", other="item", other_start="start", other_id="start_id")
+    firsts, others = starts(facts.of(template.subject)), starts(facts.of(template.drug or template.subject))
+    others = others.select("rec", other="item", other_start="start", other_id="start_id")
     pairs = firsts.join(others, on="rec", maintain_order="left_right").filter(
         (pl.col("item") != pl.col("other")) & (pl.col("start") != pl.col("other_start"))
     )
@@ -199,6 +186,23 @@ def next_drug(template: Template, facts: Facts) -> pl.DataFrame:
     rows = nearest.filter(pl.len().over(ITEM) == 1).with_columns(word=pl.col("drug"))
     rows = rows.join(first.filter(pl.col("n") == 1), on="rec", maintain_order="left")
     return rows.with_columns(evidence=pl.concat_list("start_id", "drug_id"))
+
+
+def series_of(template: Template, facts: Facts) -> pl.DataFrame:
+    """An item's values in a row: last, previous, first and mean of three or more, of which no two are of one hour; `ids`."""
+    rows = facts.of(template.subject).drop_nulls("value")
+    value = pl.col("value")
+    series = rows.group_by(ITEM, maintain_order=True).agg(
+        pl.col(*MEASURE).first(),
+        n=pl.len(),
+        times=pl.col("hour").n_unique(),
+        last=value.last(),
+        previous=value.get(-2, null_on_oob=True),
+        first=value.first(),
+        mean=value.mean(),
+        ids=pl.col("row_id"),
+    )
+    return series.filter((pl.col("n") >= 3) & (pl.col("n") == pl.col("times")))
 
 
 def starts(rows: pl.DataFrame) -> pl.DataFrame:

@@ -9,7 +9,7 @@ import polars as pl
 
 from ray_jobs.questions.facts import Facts, period_of
 from ray_jobs.questions.lookups import ITEM, MEASURE, with_status
-from ray_jobs.questions.reasoning import PAIR, around, differs, higher, yes
+from ray_jobs.questions.reasoning import PAIR, around, differs, higher, series_of, yes
 from ray_jobs.questions.template import Template
 
 
@@ -102,18 +102,7 @@ def returned(template: Template, facts: Facts) -> pl.DataFrame:
 
 def difference(template: Template, facts: Facts) -> pl.DataFrame:
     """The last value less the first or the previous one. Shortcut last_step: less the previous; whole: less the first."""
-    rows = facts.of(template.subject).drop_nulls("value")
-    value = pl.col("value")
-    series = rows.group_by(ITEM, maintain_order=True).agg(
-        pl.col(*MEASURE).first(),
-        n=pl.len(),
-        times=pl.col("hour").n_unique(),
-        last=value.last(),
-        previous=value.get(-2, null_on_oob=True),
-        first=value.first(),
-        ids=pl.col("row_id"),
-    )
-    series = series.filter((pl.col("n") >= 3) & (pl.col("n") == pl.col("times")))
+    series = series_of(template, facts)
     base, position, rule = (
         ("previous", -2, "first") if template.compare == "previous" else ("first", 0, "previous")
     )

@@ -9,7 +9,7 @@ import polars as pl
 
 from ray_jobs.questions.facts import Facts
 from ray_jobs.questions.lookups import ITEM
-from ray_jobs.questions.reasoning import starts, yes
+from ray_jobs.questions.reasoning import starts
 from ray_jobs.questions.template import Template
 
 
@@ -99,24 +99,6 @@ def gap(template: Template, facts: Facts) -> pl.DataFrame:
     )
 
 
-def order_pair(template: Template, facts: Facts) -> pl.DataFrame:
-    """Whether an item's first fact came before the first of another subject's item (`other`), yes or no; never at one hour.
-
-    Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
-    """
-    firsts = starts(facts.of(template.subject))
-    others = starts(facts.of(template.drug)).select("rec", other="item", began="start", other_id="start_id")
-    pairs = firsts.join(others, on="rec", maintain_order="left_right").filter(
-        (pl.col("began") != pl.col("start")) & (pl.col("other") != pl.col("item"))
-    )
-    pairs = pairs.join(facts.end.drop("key"), on="rec", maintain_order="left")
-    return pairs.with_columns(
-        earlier=pl.col("start") < pl.col("began"), half=pl.col("start") * 2 < pl.col("end")
-    ).with_columns(
-        word=yes("earlier"), shortcut_word=yes("half"), evidence=pl.concat_list("start_id", "other_id")
-    )
-
-
 def previous_item(template: Template, facts: Facts) -> pl.DataFrame:
     """Which other item of the subject named by `drug` was the last to start before an item's first fact, if one alone was.
 
@@ -158,6 +140,5 @@ OPERATORS = {
     "state_at": state_at,
     "span_of": span_of,
     "gap": gap,
-    "order_pair": order_pair,
     "previous_item": previous_item,
 }
