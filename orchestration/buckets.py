@@ -15,7 +15,7 @@ from pathlib import Path
 from orchestration import catalog, dbt, gem
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
-CODE = ("harmonise.py", "warehouse_run.py", "dbt.py", "dictionary.py", "gem.py")  # all that bytes depend on
+CODE = ("harmonise.py", "warehouse_run.py", "dbt.py", "dbt_process.py", "dictionary.py", "gem.py")  # all that bytes depend on
 WHOLE = frozenset({"items"})  # input tables without a patient: every bucket reads all of them
 
 
