@@ -112,7 +112,7 @@ def harmonise(
                 run.folder(key),
                 fingerprint,
                 inputs,
-                {"rows": outcome.rows[key], "buckets": run.buckets.made_of}
+                {"rows": outcome.rows[key], "buckets": run.buckets.made_of, "holds": run.holds()}
                 | ({"fates": outcome.fates} if key == "harmonised/fates" else {}),
                 unchanged=run.buckets.kept(key),
             )

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration import catalog, dbt, dictionary, gem, input_layer
-from orchestration.buckets import WHOLE, Buckets, bucket_of, fingerprint_of
+from orchestration.buckets import WHOLE, Buckets, Ends, bucket_of, fingerprint_of
+from orchestration.tasks.models import WINDOWS
 
 if TYPE_CHECKING:
     from orchestration.side_by_side import Cluster
@@ -33,6 +34,7 @@ ORDER = [
     "concept",
     "kind",
     "code_group",
+    "task",
     "source_table",
     "code",
     "fate",
@@ -40,6 +42,12 @@ ORDER = [
     "row_id",
     "mapping_rank",
     "text",
+    "criterion",
+    "variant",
+    "start_at",
+    "known_at",
+    "after_h",
+    "last_h",
 ]
 
 
@@ -92,6 +100,9 @@ class Run:
         if not any(r.failed for r in results):
             keys = [key for key, node in self.models.items() if "whole_set" not in node["tags"]]
             self._copy_out(database, bucket, keys)
+            if any(r.name == WINDOWS for r in results):
+                with self._connect(database) as connection:
+                    _copy(connection, f"steps.{WINDOWS}", "hospital", self.folder(WINDOWS), bucket)
         return results
 
     def prepared(self, bucket: int) -> Path:
@@ -184,13 +195,8 @@ class Run:
         with self._connect(database) as connection:
             for key in keys:
                 node = self.models[key]
-                path = self.folder(key) / f"bucket={bucket}" / "data.parquet"
-                path.parent.mkdir(parents=True, exist_ok=True)
                 order = ", ".join(c for c in ORDER if c in node["columns"])
-                connection.execute(
-                    f"copy (select * from {node['schema']}.{node['name']} order by {order}) "
-                    f"to '{path}' (format parquet, compression zstd, row_group_size 122880)"
-                )
+                _copy(connection, f"{node['schema']}.{node['name']}", order, self.folder(key), bucket)
 
     def folder(self, key: str) -> Path:
         return self.scratch / "out" / key
@@ -198,6 +204,16 @@ class Run:
     def rows(self, key: str) -> int:
         made = sum(pq.read_metadata(path).num_rows for path in self.folder(key).rglob("*.parquet"))
         return made + sum(f["rows"] for f in self.buckets.kept(key))
+
+    def holds(self) -> dict[str, Ends]:
+        """Bucket to hospital to the ends of its export between which the bucket's labels hold."""
+        made: dict[int, Ends] = {}
+        for path in self.folder(WINDOWS).rglob("*.parquet"):
+            made[bucket_of(str(path))] = {
+                row["hospital"]: [at and at.isoformat() for at in (row["holds_from"], row["holds_until"])]
+                for row in pq.read_table(path, partitioning=None).to_pylist()
+            }
+        return self.buckets.holds(made)
 
     def fates(self) -> dict[str, dict[str, int]]:
         """hospital -> fate -> rows."""
@@ -207,6 +223,15 @@ class Run:
                 of_hospital = counts.setdefault(row["hospital"], {})
                 of_hospital[row["fate"]] = of_hospital.get(row["fate"], 0) + row["rows"]
         return counts
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, table: str, order: str, folder: Path, bucket: int) -> None:
+    path = folder / f"bucket={bucket}" / "data.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection.execute(
+        f"copy (select * from {table} order by {order}) "
+        f"to '{path}' (format parquet, compression zstd, row_group_size 122880)"
+    )
 
 
 def unit_tests(scratch: Path, project: Path = dbt.PROJECT) -> list[dbt.NodeResult]:
