@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from ray_jobs.config import JobError
+from ray_jobs.config import PACKAGE, JobError
+
+FOLDER = PACKAGE / "recipes"
 
 
 class _Strict(BaseModel):
@@ -132,6 +135,15 @@ class Recipe(_Strict):
             where = f"recipe {name}: {key}: " if key else f"recipe {name}: "
             message = first["msg"].removeprefix("Value error, ")
             raise JobError(f"{where}{message}{_nearest(first['loc'])}") from None
+
+    @classmethod
+    def named(cls, name: str, **changes: object) -> Recipe:
+        """The recipe in `ray_jobs/recipes/<name>.yaml`. Raises JobError naming the recipes that there are."""
+        file = FOLDER / f"{name}.yaml"
+        if not file.is_file():
+            known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+            raise JobError(f"no recipe {name!r}; there are {known}")
+        return cls.of(yaml.safe_load(file.read_text(encoding="utf-8")) | changes)
 
     def stage(self, name: str) -> StageRecipe:
         stage = getattr(self, name, None)
