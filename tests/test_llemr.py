@@ -241,6 +241,13 @@ def test_only_answer_tokens_are_trained():
     )  # question 2 sees the record and itself
 
 
+def test_each_record_goes_into_the_fullest_row_that_has_room_for_it():
+    units = [(np.arange(n), []) for n in (2, 5, 9, 3, 5, 2)]  # first fit would need a third row of 13
+    units[0] = (units[0][0], [(np.empty(0, int), np.empty(0, int))])
+    batch = pack([], units, row_length=13)
+    assert batch.ids.shape == (2, 13) and (batch.record >= 0).all()
+
+
 def test_loss_is_the_mean_of_hand_computed_cross_entropies(weights, store, vectors):
     model = weights.model()
     features = EventFeatures(weights.features, store, vectors)
