@@ -49,6 +49,7 @@ class BaseModelRecipe(_Strict):
     withheld: float = Field(
         0.08, ge=0, lt=1
     )  # share of records read without their events, so that this is known too
+    balance: float = Field(0.0, ge=0, le=1)  # 0 reads records as they come, 1 every family of questions alike
     lr_matrices: PositiveFloat = 0.008  # Muon
     lr_rest: PositiveFloat = 0.0015  # AdamW: embeddings and norms
     threads: PositiveInt | None = None  # by default all cores
