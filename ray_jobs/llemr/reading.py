@@ -109,7 +109,8 @@ class Reader:
         for step in range(self.recipe.steps):
             rows = self._rows(events)
             batch = pack(self.before, rows)
-            now = self._learn(batch, rows, step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                now = self._learn(batch, rows, step)
             exact = now.exact if step == 0 else 0.95 * exact + 0.05 * now.exact
             loss = now.loss if step == 0 else 0.95 * loss + 0.05 * now.loss
             questions, tokens = questions + now.questions, tokens + now.tokens

@@ -53,6 +53,7 @@ class BaseModelRecipe(_Strict):
     lr_matrices: PositiveFloat = 0.008  # Muon
     lr_rest: PositiveFloat = 0.0015  # AdamW: embeddings and norms
     threads: PositiveInt | None = None  # by default all cores
+    precision: Literal["fp32", "bf16"] = "fp32"  # of reading; bf16 is by autocast, for CPUs with AVX512-BF16
 
 
 class StageRecipe(_Strict):
