@@ -104,7 +104,7 @@ def contestants(
             made[name] = lambda kind=kind, model=model: by_fold(
                 fold,
                 lambda k, split: (
-                    baselines.fit(model, grid, by_kind[kind][k], truth, split, threads(job)).probabilities
+                    baselines.fit(model, grid, by_kind[kind][k], truth, split, job.threads).probabilities
                 ),
             )
     if any(name in SUMMARISED for name in named):
@@ -114,7 +114,7 @@ def contestants(
 
         @cache
         def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
-            return ensemble.odds(member, table, columns, truth, fold != k, seeds, threads(job))
+            return ensemble.odds(member, table, columns, truth, fold != k, seeds, job.threads)
 
         for name in filter(SUMMARISED.get, named):
             made[name] = lambda model=SUMMARISED[name]: by_fold(
@@ -137,7 +137,7 @@ def counted(job: Job, rows: pl.DataFrame, kinds: Sequence[str]) -> dict[str, dic
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     fold, matrices = rows["fold"].to_numpy(), {kind: {} for kind in kinds}
     asked = rows.select("row", *KEYS)
-    with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": job.threads}) as connection:
         for k in np.unique(fold):
             with_roles = asked.with_columns(pl.Series("split", roles(fold, k)))
             made = counts.Counts(connection, counts.relation(events), with_roles)
@@ -171,10 +171,6 @@ def foreseen(rows: pl.DataFrame, said: Mapping[str, np.ndarray]) -> pl.DataFrame
         predictions.told(rows, p).with_columns(pl.lit(name).alias("contestant"), rows["fold"])
         for name, p in said.items()
     ).sort("contestant", "subject_id", "prediction_time")
-
-
-def threads(job: Job) -> int:
-    return int(job.params.get("threads", 2))
 
 
 def table(content: Mapping) -> str:
