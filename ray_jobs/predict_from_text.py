@@ -88,13 +88,10 @@ def budget_of(job: Job) -> int:
     return int(job.params.get("budget", 256))
 
 
-def serialiser_of(job: Job, encoder: Encoder) -> Serialiser:
-    """Raises JobError if there is no such serialiser."""
-    costs, concepts, name = (
-        Costs(encoder.tokens),
-        dictionary(CONCEPTS),
-        str(job.params.get("serialiser", "weighed")),
-    )
+def serialiser_of(job: Job, encoder: Encoder, name: str | None = None) -> Serialiser:
+    """name: list, markdown or weighed, by default the parameter. Raises JobError if there is no such serialiser."""
+    costs, concepts = Costs(encoder.tokens), dictionary(CONCEPTS)
+    name = name or str(job.params.get("serialiser", "weighed"))
     if name == "list":
         return List(costs, {concept: digits for concept, (digits, *_) in concepts.items()}, budget_of(job))
     made = {"markdown": Markdown, "weighed": Weighed}.get(name)
