@@ -21,10 +21,10 @@ from pathlib import Path
 
 from orchestration import catalog
 from ray_jobs import base_model, evaluate, metrics
+from ray_jobs.cluster import cores
 from ray_jobs.config import JobError
 from ray_jobs.contestants import SETS
 from ray_jobs.house import EVENTS, INSTRUCTIONS, MINILM, STAGES, House
-from ray_jobs.llemr.memory import cores
 from ray_jobs.llemr.recipe import Recipe
 
 TAKEN = (EVENTS, "splits", MINILM, *INSTRUCTIONS)
