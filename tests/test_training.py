@@ -116,8 +116,10 @@ def killer(root: Path, name: str):
     return act
 
 
-def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed):
-    states, losses, lines = trained(root, tmp_path, "killed", act=killer(root, "killed"))
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed, zero):
+    name = f"killed-{zero}"
+    states, losses, lines = trained(root, tmp_path, name, act=killer(root, name), zero_stage=zero)
     expected_states, expected, _ = undisturbed
     assert any("stage2: goes on at step" in line for line in lines)
     assert abs(losses["stage2"][STEPS] - expected["stage2"][STEPS]) < 1e-5
