@@ -16,6 +16,11 @@ OBJECT_STORE_BYTES = 512 << 20
 LONGEST_FOLDER = 40  # a UNIX socket's path holds 107 bytes, of which Ray adds up to 66
 
 
+def cores() -> int:
+    """CPU cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @contextlib.contextmanager
 def connect(address: str | None, num_cpus: int, log_to_driver: bool = False) -> Iterator[None]:
     """Connect to Ray for the length of the block.

@@ -4,8 +4,8 @@ A patient's fold is their hash modulo the number of folds, so that it stays as d
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
 predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
-`hospitals` (all by default), `models` (names of `CONTESTANTS`, all by default), `against`, `grid`, `seeds` (how many are
-averaged), `threads`.
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands),
+`against`, `grid`, `seeds` (how many are averaged), `threads`, and those of predict_from_text.py for records as text.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from scipy.sparse import csr_matrix
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, ensemble, predictions, summaries
+from ray_jobs.prediction import baselines, counts, ensemble, language, predictions, summaries
 from ray_jobs.prediction.labels import KEYS, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import FIGURES, PatientBootstrap, bounded, classify, holm, p_value
 
 COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
 SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
-CONTESTANTS = (*COUNTED, *SUMMARISED)
+READ = {f"records as text, {form}": form for form in ("list", "markdown", "weighed")}
+ASKED = {"Llemr, zero-shot": "weights/champion"}
+CONTESTANTS = (*COUNTED, *SUMMARISED, *READ, *ASKED)
+AGAINST = "summaries, LightGBM"
 
 
 def run(job: Job) -> None:
-    """Raises JobError if the task has no label, or labels of one class only."""
+    """Labels of one class only, or none, are no fault: it is said, and nothing is published."""
     started, key, task = time.monotonic(), job.config.outputs[0], job.params["task"]
     labels = read(job, f"labels/{task}")
     if wanted := job.params.get("hospitals"):
@@ -42,13 +45,15 @@ def run(job: Job) -> None:
     rows = prediction_rows(labels, read(job, "splits"), int(job.params.get("folds", 5)))
     truth = rows["label"].to_numpy() == 1
     if len(np.unique(truth)) < 2:
-        raise JobError(f"labels/{task} has {rows.height} labels of one class; there is nothing to tell apart")
-    named = list(job.params.get("models", CONTESTANTS))
+        why = f"labels/{task} has {rows.height} labels of fewer than two classes; there is nothing to tell apart"
+        job.log.warning("%s", why)
+        job.stands(key, {"why": why, "labels": rows.height})
+        return
     said = {}
-    for name, predict in contestants(job, rows, truth, named).items():
+    for name, predict in contestants(job, rows, truth, named(job)).items():
         said[name] = predict()
         job.log.info("%s: %.0f s", name, time.monotonic() - started)
-    results = figures(rows, truth, said, job.params.get("against", named[-1]))
+    results = figures(rows, truth, said, job.params.get("against", AGAINST))
     content = {"task": task, "labels": rows.height, "positives": int(truth.sum()), "models": results}
     (job.output(key) / "metrics.json").write_text(
         json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
@@ -63,6 +68,12 @@ def run(job: Job) -> None:
     }
     seconds = round(time.monotonic() - started, 1)
     job.publish({key: {**metadata, "seconds": seconds, "table": Markdown(table(content))}})
+
+
+def named(job: Job) -> list[str]:
+    """The models that are asked for; by default all that can be asked."""
+    there = [name for name in CONTESTANTS if name not in ASKED or ASKED[name] in job.config.inputs]
+    return list(job.params.get("models", there))
 
 
 def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame, folds: int) -> pl.DataFrame:
@@ -104,7 +115,7 @@ def contestants(
             made[name] = lambda kind=kind, model=model: by_fold(
                 fold,
                 lambda k, split: (
-                    baselines.fit(model, grid, by_kind[kind][k], truth, split, threads(job)).probabilities
+                    baselines.fit(model, grid, by_kind[kind][k], truth, split, job.threads).probabilities
                 ),
             )
     if any(name in SUMMARISED for name in named):
@@ -114,12 +125,34 @@ def contestants(
 
         @cache
         def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
-            return ensemble.odds(member, table, columns, truth, fold != k, seeds, threads(job))
+            return ensemble.odds(member, table, columns, truth, fold != k, seeds, job.threads)
 
         for name in filter(SUMMARISED.get, named):
             made[name] = lambda model=SUMMARISED[name]: by_fold(
                 fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
             )
+    split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
+    for name in filter(READ.get, named):
+
+        def read_as_text(form: str = READ[name]) -> np.ndarray:
+            vectors = language.vectors(job, rows, split_of, form)
+            return by_fold(
+                fold,
+                lambda k, split: (
+                    baselines.fit(
+                        "logistic regression", grid, vectors[k].astype(np.float32), truth, split, job.threads
+                    ).probabilities
+                ),
+            )
+
+        made[name] = read_as_text
+    for name in filter(ASKED.get, named):
+
+        def answered(key: str = ASKED[name]) -> np.ndarray:
+            odds = language.odds(job, rows, key)
+            return by_fold(fold, lambda k, split: language.calibrated(odds, rows, truth, split))
+
+        made[name] = answered
     return {name: made[name] for name in named}
 
 
@@ -137,7 +170,7 @@ def counted(job: Job, rows: pl.DataFrame, kinds: Sequence[str]) -> dict[str, dic
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     fold, matrices = rows["fold"].to_numpy(), {kind: {} for kind in kinds}
     asked = rows.select("row", *KEYS)
-    with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": job.threads}) as connection:
         for k in np.unique(fold):
             with_roles = asked.with_columns(pl.Series("split", roles(fold, k)))
             made = counts.Counts(connection, counts.relation(events), with_roles)
@@ -171,10 +204,6 @@ def foreseen(rows: pl.DataFrame, said: Mapping[str, np.ndarray]) -> pl.DataFrame
         predictions.told(rows, p).with_columns(pl.lit(name).alias("contestant"), rows["fold"])
         for name, p in said.items()
     ).sort("contestant", "subject_id", "prediction_time")
-
-
-def threads(job: Job) -> int:
-    return int(job.params.get("threads", 2))
 
 
 def table(content: Mapping) -> str:

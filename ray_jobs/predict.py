@@ -3,7 +3,7 @@
 Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
 the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
 counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
-labels/<task> that is an input), `grid` (`ehrshot` or `small`), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
+labels/<task> that is an input), `grid` (`ehrshot` or `small`), `grids` (another by task), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
 `grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
 """
 
@@ -36,16 +36,24 @@ def run(job: Job) -> None:
     rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     results: dict[str, dict] = {}
-    with duckdb.connect(config={"memory_limit": "2GB", "threads": threads(job)}) as connection:
+    with duckdb.connect(config={"memory_limit": "2GB", "threads": job.threads}) as connection:
         made = counts.Counts(connection, counts.relation(events), rows)
         for kind in counts.KINDS:
             matrix = made.matrix(made.fit(kind))
             job.log.info(
                 "%s counts: %d rows, %d columns, %.0f s", kind, *matrix.shape, time.monotonic() - started
             )
-            for name, frame in labels.items():
+            for done, (name, frame) in enumerate(labels.items(), 1):
                 found = judged(job, kind, matrix, frame.join(rows, on=KEYS, how="inner").sort("row"), name)
                 results.setdefault(name, {}).update(found)
+                job.log.info(
+                    "%s counts: %s, %d of %d tasks, %.0f s",
+                    kind,
+                    name,
+                    done,
+                    len(labels),
+                    time.monotonic() - started,
+                )
     compare(results)
     content = {name: plain(result) for name, result in results.items()}
     (job.output(key) / "metrics.json").write_text(
@@ -66,8 +74,9 @@ def run(job: Job) -> None:
     )
 
 
-def threads(job: Job) -> int:
-    return int(job.params.get("threads", 2))
+def grid_of(job: Job, task: str) -> str:
+    """`grid`, or what `grids` says of this task (of its groups, by the name of the task)."""
+    return str(job.params.get("grids", {}).get(task.split("/")[0]) or job.params.get("grid", "ehrshot"))
 
 
 def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> dict[str, object]:
@@ -83,9 +92,7 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
     }
     for model in baselines.MODELS:
         try:
-            fitted = baselines.fit(
-                model, str(job.params.get("grid", "ehrshot")), mine, truth, splits, threads(job)
-            )
+            fitted = baselines.fit(model, grid_of(job, task), mine, truth, splits, job.threads)
         except ValueError as error:
             found["not_fitted"] = str(error)
             continue
@@ -105,7 +112,7 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
         said = predictions.told(held, fitted.probabilities)
         folder, name = job.output(job.config.outputs[0]), contestant(kind, model)
         predictions.write(folder, name, task, "all", said)
-        protocol.write_parts(folder, name, task, job.params, model, mine, labelled, threads(job))
+        protocol.write_parts(folder, name, task, job.params, model, mine, labelled, job.threads)
     return found
 
 

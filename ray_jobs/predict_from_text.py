@@ -4,7 +4,7 @@ Reads harmonised/events, splits and labels/<task>; writes its predictions in the
 (what the budget was spent by, serialiser `weighed`) and table.md. Vectors are kept in the data root by model, serialiser and
 text (`records/store.py`): a text that was ever encoded is not encoded again, and a run that was broken off goes on.
 
-Parameters: `encoder`, `pooling`, `instruction`, `context`, `tokens_per_batch` (see records/encoder.py), `serialiser` (`list`,
+Parameters: `encoder`, `pooling`, `instruction`, `context`, `precision`, `tokens_per_batch` (see records/encoder.py), `serialiser` (`list`,
 `markdown` or `weighed`), `budget` (tokens of a record), `shared_prefix` (causal models: one reading of a record for all
 tasks), `store` (URL of another folder for vectors), `tasks`, `grid`, `few_shot`, `left_out` (see predict.py), `contestant` (a
 name), `threads`, `cpus_per_worker`, `gpus_per_worker`.
@@ -51,7 +51,7 @@ def run(job: Job) -> None:
     if not tasks:
         raise JobError("no task has a label; materialise labels/* with at least one hospital")
     splits, events = read(job, "splits"), read(job, "harmonised/events")
-    encoder = Encoder(settings_of(job), threads=job.params.get("threads"))
+    encoder = Encoder(settings_of(job), threads=job.threads)
     instructions = questions(tasks)
     encoder.check_budget(budget_of(job), list(instructions.values()))
     serialiser, bits = serialiser_of(job, encoder), {}
@@ -79,7 +79,7 @@ def run(job: Job) -> None:
 
 
 def settings_of(job: Job) -> Settings:
-    names = {"pooling", "instruction", "context", "tokens_per_batch"}
+    names = {"pooling", "instruction", "context", "precision", "tokens_per_batch"}
     given = {name: job.params[name] for name in names & set(job.params)}
     return Settings(model=str(job.params.get("encoder", "minilm")), **given)
 
@@ -88,13 +88,10 @@ def budget_of(job: Job) -> int:
     return int(job.params.get("budget", 256))
 
 
-def serialiser_of(job: Job, encoder: Encoder) -> Serialiser:
-    """Raises JobError if there is no such serialiser."""
-    costs, concepts, name = (
-        Costs(encoder.tokens),
-        dictionary(CONCEPTS),
-        str(job.params.get("serialiser", "weighed")),
-    )
+def serialiser_of(job: Job, encoder: Encoder, name: str | None = None) -> Serialiser:
+    """name: list, markdown or weighed, by default the parameter. Raises JobError if there is no such serialiser."""
+    costs, concepts = Costs(encoder.tokens), dictionary(CONCEPTS)
+    name = name or str(job.params.get("serialiser", "weighed"))
     if name == "list":
         return List(costs, {concept: digits for concept, (digits, *_) in concepts.items()}, budget_of(job))
     made = {"markdown": Markdown, "weighed": Weighed}.get(name)
@@ -124,7 +121,7 @@ def foreseen(job: Job, task: str, features: np.ndarray, labelled: pl.DataFrame) 
 
     features: [n, dimensions]; labelled: hospital, patient_id, prediction_at, label, split, [n].
     """
-    key, threads = job.config.outputs[0], int(job.params.get("threads", 1))
+    key, threads = job.config.outputs[0], job.threads
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
     held = labelled.filter(pl.col("split") == "held_out")
     if not held.height:

@@ -18,6 +18,7 @@ import polars as pl
 from orchestration import catalog
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint
+from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.prediction import calibration, predictions
 from ray_jobs.runtime import Job, Markdown, main
@@ -37,21 +38,15 @@ def run(job: Job) -> None:
     asked = table.filter(pl.col("split") != "train")
     if asked.filter(pl.col("split") == "held_out").is_empty():
         raise JobError("instructions/tasks has no question of the held-out split; more patients are needed")
-    events = read_frames(job.files("harmonised/events"), EVENT_COLUMNS)
-    events = events.join(
-        asked.select("hospital", "visit_id").unique(), on=["hospital", "visit_id"], how="semi"
-    )
-    store, results = EventStore.of(events, dictionary(CONCEPTS)), {}
+    store, results = store_of(job, asked), {}
     for name, key in CONTESTANTS.items():
         if key not in job.config.inputs:
             continue
         mine = asked.filter(pl.col("task").is_in(sorted(trained))) if key == "weights/predictor" else asked
         if mine.is_empty():
             continue
-        model = checkpoint.load(job.path(key))
-        encoder = job.path(checkpoint.encoder_of(job.path(key)))
-        vectors = text_vectors(str(encoder), model.weights.features.texts_of(store))
-        said = mine.with_columns(pl.Series("odds", model.odds(mine, store, vectors)))
+        model, odds = odds_of(job, key, mine, store)
+        said = mine.with_columns(pl.Series("odds", odds))
         for (task,), of_task in said.partition_by("task", as_dict=True, maintain_order=True).items():
             found = foreseen(job, name, task, of_task)
             unknown = unknown_words(model, of_task["question"][0])
@@ -64,6 +59,21 @@ def run(job: Job) -> None:
     seconds = round(time.monotonic() - started, 1)
     shown = {"tasks": len(results), "trained_tasks": len(trained), "questions": asked.height}
     job.publish({KEY: {**shown, "seconds": seconds, "table": Markdown(table_of(results))}})
+
+
+def store_of(job: Job, asked: pl.DataFrame) -> EventStore:
+    """The events of the visits that are asked about (hospital, visit_id)."""
+    visits = asked.select("hospital", "visit_id").unique()
+    events = read_frames(job.files("harmonised/events"), EVENT_COLUMNS)
+    return EventStore.of(events.join(visits, on=["hospital", "visit_id"], how="semi"), dictionary(CONCEPTS))
+
+
+def odds_of(job: Job, key: str, asked: pl.DataFrame, store: EventStore) -> tuple[Answerer, np.ndarray]:
+    """The model of the weights `key`, and its log-odds of yes to each question, float64 [n], before any calibration."""
+    model = checkpoint.load(job.path(key))
+    encoder = job.path(checkpoint.encoder_of(job.path(key)))
+    vectors = text_vectors(str(encoder), model.weights.features.texts_of(store))
+    return model, model.odds(asked, store, vectors)
 
 
 def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, object]:

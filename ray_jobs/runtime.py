@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import re
 import signal
 import sys
@@ -59,6 +58,12 @@ class Job:
         self.log = log
         self.failed_checks: list[Check] = []
         self._pipes = pipes
+
+    @property
+    def threads(self) -> int:
+        """The parameter `threads` (2 by default), at most the cores that this process may use: threads that wait for one
+        another on one core are several times slower than one."""
+        return min(int(self.params.get("threads", 2)), cluster.cores())
 
     def entry(self, key: str) -> dict:
         """The catalog's record of the version of `key` that this job was started with.
@@ -171,10 +176,10 @@ class Job:
     def ray(self, num_cpus: int | None = None, log_to_driver: bool = False) -> Iterator[None]:
         """A Ray to run on: an own local one that ends with the block, or the cluster on which the job was submitted.
 
-        num_cpus: CPUs of the local Ray; by default the parameter `num_cpus`, else all of this machine.
+        num_cpus: CPUs of the local Ray; by default the parameter `num_cpus`, else all that this process may use.
         Raises JobError if the cluster does not answer.
         """
-        cpus = num_cpus or self.params.get("num_cpus") or os.cpu_count()
+        cpus = num_cpus or self.params.get("num_cpus") or cluster.cores()
         with cluster.connect(self.config.ray_address, int(cpus), log_to_driver):
             yield
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from orchestration import catalog, dbt
 from orchestration.tasks import definition
-from ray_jobs import predict_llemr, task_questions
+from ray_jobs import crossvalidate, predict_llemr, task_questions
 from ray_jobs.config import JobConfig
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary
@@ -257,6 +257,18 @@ def test_the_jobs_tell_every_held_out_label_once_and_train_on_no_task_of_one_cla
     assert figures["icu_transfer"]["llemr_zero_shot"]["auroc"]["value"] is None
     assert figures["anemia"]["llemr_fine_tuned"]["calibration"]["kind"] == "prior"
     assert "| anemia | 4 (" in (made / "table.md").read_text()
+
+
+def test_the_champion_is_asked_in_folds_with_the_same_odds(root):
+    inputs = ["harmonised/events", "splits", "labels/anemia", untaught.EMBEDDINGS, "weights/champion"]
+    models = ["Llemr, zero-shot"]
+    job = start(root, "crossvalidate", "evaluation/folds", inputs, task="anemia", models=models, folds=3)
+    crossvalidate.run(job)
+    made = Path(catalog.load(str(root)).folder("evaluation/folds"))
+    labels = pl.read_parquet(catalog.load(str(root)).files("labels/anemia"))
+    told = pl.read_parquet(made / "predictions.parquet")
+    assert told.height == labels.height and set(told["contestant"]) == set(models)
+    assert told["predicted_boolean_probability"].is_between(0, 1).all()
 
 
 @pytest.mark.night

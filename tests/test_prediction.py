@@ -167,9 +167,22 @@ def test_a_baseline_is_chosen_on_tuning_keeps_its_settings_and_repeats(model):
         baselines.fit(model, "small", features, np.zeros(300, bool), splits)
 
 
+def test_settings_that_are_left_out_of_the_grid_give_the_same_trees():
+    rng = np.random.default_rng(0)
+    features = csr_matrix(rng.poisson(1.0, (200, 8)).astype(np.float32))
+    labels = rng.random(200) < 0.3
+    one, other = (
+        baselines._estimator("LightGBM", {"max_depth": 3, "learning_rate": 0.1, "num_leaves": leaves}, 1)
+        for leaves in (10, 100)
+    )
+    told = [model.fit(features, labels).predict_proba(features) for model in (one, other)]
+    assert told[0].tobytes() == told[1].tobytes()
+
+
 def test_the_grids_are_ehrshots():
     grid = baselines.GRIDS["ehrshot"]
-    assert len(list(baselines._grid(grid["LightGBM"]))) == 27
+    assert np.prod([len(choices) for choices in grid["LightGBM"].values()]) == 27
+    assert len(list(baselines.distinct(grid["LightGBM"]))) == 21
     assert grid["logistic regression"]["C"] == pytest.approx(
         [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1, 1e2, 1e3, 1e4, 1e5, 1e6]
     )

@@ -53,6 +53,13 @@ def test_the_packaged_encoder_gives_its_own_vectors_in_any_batch(minilm):
     assert near(vectors, np.concatenate([minilm.embed([one]) for one in asked]))
 
 
+def test_half_the_bits_give_nearly_the_same_vectors_in_a_store_of_their_own(minilm):
+    half = Encoder(Settings(instruction="none", precision="bf16"), threads=1)
+    asked = [(record, "") for record in RECORDS]
+    alike = (minilm.embed(asked).astype(np.float32) * half.embed(asked).astype(np.float32)).sum(1)
+    assert (alike > 0.999).all() and half.sha != minilm.sha
+
+
 def test_an_instruction_comes_first_or_last_and_the_record_alone_is_cut(causal_folder):
     first = Encoder(Settings(causal_folder, instruction="first", context=20))
     last = Encoder(Settings(causal_folder, instruction="last", context=20))
@@ -89,6 +96,8 @@ def test_a_context_shorter_than_the_budget_is_one_line(minilm):
 def test_an_unknown_pooling_is_one_line():
     with pytest.raises(JobError, match=r"params\.pooling: 'first'; write one of mean, last"):
         Settings(pooling="first")
+    with pytest.raises(JobError, match=r"params\.precision: 'int8'; write one of fp32, bf16"):
+        Settings(precision="int8")
 
 
 def test_a_store_keeps_vectors_by_text_and_refuses_another_model(tmp_path):

@@ -56,7 +56,7 @@ def fit(
     if len(np.unique(labels[train])) < 2:
         raise ValueError("the train split has one class")
     best, best_auroc, chosen = None, -1.0, {}
-    for settings in _grid(GRIDS[grid][model]):
+    for settings in distinct(GRIDS[grid][model]):
         tried = _estimator(model, settings, threads).fit(features[train], labels[train])
         auroc = (
             _auroc(labels[tuning], tried.predict_proba(features[tuning])[:, 1]) if tuning.any() else np.nan
@@ -72,9 +72,16 @@ def fit(
     return Fit(probabilities, chosen, best_auroc)
 
 
-def _grid(choices: Mapping[str, list]) -> Iterator[dict[str, object]]:
+def distinct(choices: Mapping[str, list]) -> Iterator[dict[str, object]]:
+    """The settings of a grid, without those that give the trees of an earlier one: of depth d they have at most 2^d leaves."""
+    seen = set()
     for values in product(*choices.values()):
-        yield dict(zip(choices, values, strict=True))
+        settings = dict(zip(choices, values, strict=True))
+        deep = settings.get("max_depth", -1)
+        same = {**settings, "num_leaves": min(settings["num_leaves"], 2**deep)} if deep > 0 else settings
+        if (key := tuple(same.values())) not in seen:
+            seen.add(key)
+            yield settings
 
 
 def _estimator(model: str, settings: Mapping[str, object], threads: int):

@@ -29,19 +29,26 @@ class Settings:
     """What an encoder is told, by its YAML; a value that is not among the choices is a JobError.
 
     model: `minilm` or the absolute path of a local folder; pooling: `mean` or `last`; instruction: `first`, `last` or `none`;
-    context: tokens that one text may have, by default what the model was made for.
+    context: tokens that one text may have, by default what the model was made for; precision: `fp32` or `bf16`, by default
+    fp32 on a CPU (few multiply bf16, which is then twice as fast) and bf16 on a GPU.
     """
 
     model: str = "minilm"
     pooling: str = "mean"
     instruction: str = "first"
     context: int | None = None
+    precision: str | None = None
     tokens_per_batch: int = TOKENS_PER_BATCH
 
     def __post_init__(self):
-        for key, choices in {"pooling": ("mean", "last"), "instruction": ("first", "last", "none")}.items():
+        choices_of = {
+            "pooling": ("mean", "last"), "instruction": ("first", "last", "none"), "precision": (None, "fp32", "bf16"),
+        }  # fmt: skip
+        for key, choices in choices_of.items():
             if getattr(self, key) not in choices:
-                raise JobError(f"params.{key}: {getattr(self, key)!r}; write one of {', '.join(choices)}")
+                raise JobError(
+                    f"params.{key}: {getattr(self, key)!r}; write one of {', '.join(filter(None, choices))}"
+                )
 
 
 class Encoder:
@@ -59,7 +66,8 @@ class Encoder:
         folder = encoder_folder(settings.model)
         self.settings, self.device = settings, "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        dtype = torch.float32 if self.device == "cpu" else torch.bfloat16
+        precision = settings.precision or ("fp32" if self.device == "cpu" else "bf16")
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=dtype)
         self.model = model.to(self.device).eval()
         made_for = getattr(self.model.config, "max_position_embeddings", None)

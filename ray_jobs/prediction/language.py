@@ -1,0 +1,64 @@
+"""Language models in cross-validation: records as text for a frozen encoder, and the champion's own answer.
+
+Both are those of predict_from_text.py and predict_llemr.py, on the folds of crossvalidate.py; what is fitted (the worth of
+things, the calibration) is fitted on the folds that play train and tuning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from orchestration import dbt
+from orchestration.tasks import definition
+from ray_jobs import predict_from_text, predict_llemr
+from ray_jobs.prediction import calibration
+from ray_jobs.prediction.labels import read
+from ray_jobs.records.embed import vectors_of
+from ray_jobs.records.encoder import Encoder
+from ray_jobs.records.walk import serialise
+from ray_jobs.runtime import Job
+from ray_jobs.task_questions import questions
+
+
+def vectors(
+    job: Job, rows: pl.DataFrame, splits: Mapping[int, np.ndarray], form: str
+) -> dict[int, np.ndarray]:
+    """Held-out fold to the vectors of all rows, float16 [rows, dimensions]; `weighed` writes other texts for every fold.
+
+    rows: hospital, patient_id, prediction_at, label; splits: held-out fold to the role of every row.
+    """
+    task, events = job.params["task"], read(job, "harmonised/events")
+    encoder = Encoder(predict_from_text.settings_of(job), threads=job.threads)
+    instruction = predict_from_text.questions({task: None})[task]
+    encoder.check_budget(predict_from_text.budget_of(job), [instruction])
+    serialiser = predict_from_text.serialiser_of(job, encoder, form)
+    if form != "weighed":
+        told = {0: serialise(serialiser, events, rows)}
+    else:
+        told = {}
+        for fold, split in splits.items():
+            asked = rows.with_columns(pl.Series("split", split))
+            worth = predict_from_text.worth_of(serialiser, events, {task: rows}, asked)
+            told[fold] = serialise(replace(serialiser, worth=worth), events, rows)
+    texts = {str(fold): [(record, instruction) for record in of] for fold, of in told.items()}
+    made, _ = vectors_of(job, encoder, serialiser.name, texts)
+    return {fold: made[str(fold if fold in told else 0)] for fold in splits}
+
+
+def odds(job: Job, rows: pl.DataFrame, key: str) -> np.ndarray:
+    """What the weights of `key` answer to the task's question, before any calibration: log-odds of yes, float64 [rows]."""
+    task = job.params["task"]
+    question = definition.read(dbt.PROJECT)[task].asked()
+    asked = questions(rows.with_columns(split=pl.lit("held_out")), task, question)
+    return predict_llemr.odds_of(job, key, asked, predict_llemr.store_of(job, asked))[1]
+
+
+def calibrated(odds: np.ndarray, rows: pl.DataFrame, truth: np.ndarray, split: np.ndarray) -> np.ndarray:
+    """Probabilities of the held-out rows, float64, calibrated on the rows of tuning."""
+    tuning, patients = split == "tuning", predict_llemr.patients_of(rows)
+    made = calibration.choose(odds[tuning], truth[tuning], patients[tuning])
+    return made.probabilities(odds[split == "held_out"])
