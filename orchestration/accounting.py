@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from orchestration.expressions import literal, quoted
-from orchestration.layout import Layout
+from orchestration.layout_words import Layout
 from orchestration.raw_tables import FileRecord
 from orchestration.raw_text import IngestError
 

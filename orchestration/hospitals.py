@@ -22,7 +22,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestration import catalog
-from orchestration.layout import NAME, person_group
+from orchestration.layout import person_group
+from orchestration.layout_words import NAME
 from orchestration.wording import LayoutError, near, relative
 
 FOLDER = catalog.REPOSITORY / "orchestration" / "defs" / "hospitals"

@@ -34,7 +34,8 @@ from orchestration import (
 from orchestration.expressions import literal, quoted
 from orchestration.hospitals import HospitalConfig, configured, known
 from orchestration.items_csv import Item
-from orchestration.layout import Layout, load
+from orchestration.layout import load
+from orchestration.layout_words import Layout
 from orchestration.raw_tables import FileRecord
 from orchestration.raw_text import IngestError
 from orchestration.wording import LayoutError, near
@@ -48,6 +49,8 @@ CODE = (
     "input_layer",
     "items_csv",
     "layout",
+    "layout_check",
+    "layout_words",
     "mapping",
     "raw_files",
     "raw_tables",

@@ -16,7 +16,7 @@ import duckdb
 
 from orchestration import input_layer
 from orchestration.expressions import literal, quoted
-from orchestration.layout import CheckedSource, Layout, from_clause
+from orchestration.layout_words import CheckedSource, Layout, from_clause
 from orchestration.raw_text import IngestError
 
 AMBIGUOUS, END_CLEARED, AVAILABLE_FILLED = 1, 2, 4

@@ -21,7 +21,8 @@ import yaml
 
 from orchestration import catalog, guessing, hospitals, profiling
 from orchestration.items_csv import ITEMS_HEADER
-from orchestration.layout import NAME, SUFFIXES, load
+from orchestration.layout import load
+from orchestration.layout_words import NAME, SUFFIXES
 from orchestration.profiling import Seen, Table
 from orchestration.wording import LayoutError, near, relative
 

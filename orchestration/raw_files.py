@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from orchestration import catalog
 from orchestration.expressions import literal, quoted
-from orchestration.layout import Layout, RawTable
+from orchestration.layout_words import Layout, RawTable
 from orchestration.raw_text import IngestError, RawFile, open_text, records_of
 
 # The encodings that DuckDB itself decodes; any other of Python's is read record by record.

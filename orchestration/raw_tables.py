@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from orchestration import catalog
 from orchestration.expressions import literal, quoted
-from orchestration.layout import Layout, RawTable
+from orchestration.layout_words import Layout, RawTable
 from orchestration.raw_files import Reject, fetch, stage
 from orchestration.raw_text import IngestError, RawFile
 from orchestration.second_reader import count_records

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestration.layout import SUFFIXES, RawTable
+from orchestration.layout_words import SUFFIXES, RawTable
 
 csv.field_size_limit(sys.maxsize)
 

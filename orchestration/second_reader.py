@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from orchestration.layout import RawTable
+from orchestration.layout_words import RawTable
 from orchestration.raw_text import RawFile, open_bytes, open_text, records_of
 
 LINE_END_IS_ONE_BYTE = frozenset({"utf-8", "utf8", "ascii", "latin-1", "iso-8859-1", "cp1252", "iso-8859-15"})
