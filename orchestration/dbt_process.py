@@ -51,6 +51,7 @@ class DbtProcess:
                 answer = self._process.stdout.readline()
             except BaseException:
                 self._process.terminate()
+                self._process.wait()
                 raise
         return int(answer or 1)
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +93,7 @@ def harmonise(
         outcome.rows = {key: accepted.rows(key) for key in models}
         outcome.fates = accepted.entry("harmonised/fates")["metadata"]["fates"]
         return outcome
-    with catalog.scratch("warehouse") as scratch:
+    with catalog.scratch("warehouse") as scratch, closing(dbt.PROCESS):
         run = Run(scratch, accepted, sorted(inputs), models, memory, threads, project)
         if address:
             from orchestration.side_by_side import (
