@@ -40,6 +40,9 @@ def run(job: Job) -> None:
     if baseline not in names:
         raise JobError(f"params.baseline: {baseline}; write one of {', '.join(names)}")
     tasks, shots = comparison.compare(told, baseline), comparison.by_shots(told)
+    silent = [source for source in sources if not (job.path(source) / predictions.FOLDER).is_dir()]
+    for source in silent:
+        job.log.warning("%s tells no predictions", source)
     job.log.info("%d tasks of %d contestants, %.0f s", len(tasks), len(names), time.monotonic() - started)
     folder = job.output(key)
     comparison.leaderboard(shots).write_csv(folder / "leaderboard.csv")
@@ -58,6 +61,7 @@ def run(job: Job) -> None:
             key: {
                 "tasks": len(tasks),
                 "contestants": len(names),
+                "assets_without_predictions": ", ".join(silent) or "none",
                 "tasks_in_which_the_baseline_is_beaten": beaten,
                 "seconds": round(time.monotonic() - started, 1),
                 "report": Markdown(report(tasks, told, baseline, challengers)),

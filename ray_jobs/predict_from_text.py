@@ -1,13 +1,14 @@
 """Job: a frozen language model reads each record as text, and a logistic regression on its vectors foresees each task.
 
-Reads harmonised/events, splits and labels/<task>; writes its predictions in the form of prediction/predictions.py, worth.json
-(what the budget was spent by, serialiser `weighed`) and table.md. Vectors are kept in the data root by model, serialiser and
-text (`records/store.py`): a text that was ever encoded is not encoded again, and a run that was broken off goes on.
+Reads harmonised/events, splits and labels/<task>; writes its predictions in the form of prediction/predictions.py,
+metrics.json, worth.json (what the budget was spent by, serialiser `weighed`) and table.md. Vectors are kept in the data root
+by model, serialiser and text (`records/store.py`): a text that was ever encoded is not encoded again, and a run that was
+broken off goes on.
 
-Parameters: `encoder`, `pooling`, `instruction`, `context`, `precision`, `tokens_per_batch` (see records/encoder.py), `serialiser` (`list`,
-`markdown` or `weighed`), `budget` (tokens of a record), `shared_prefix` (causal models: one reading of a record for all
-tasks), `store` (URL of another folder for vectors), `tasks`, `grid`, `few_shot`, `left_out` (see predict.py), `contestant` (a
-name), `threads`, `cpus_per_worker`, `gpus_per_worker`.
+Parameters: `encoder`, `pooling`, `instruction`, `context`, `precision`, `tokens_per_batch` (see records/encoder.py),
+`serialiser` (`list`, `markdown` or `weighed`), `budget` (tokens of a record), `shared_prefix` (causal models: one reading of
+a record for all tasks), `store` (URL of another folder for vectors), `tasks`, `grid`, `few_shot`, `left_out` (see predict.py),
+`contestant` (a name), `threads`, `cpus_per_worker`, `gpus_per_worker`.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def run(job: Job) -> None:
             labelled = frame.join(asked[task], on=KEYS, how="inner").sort("row")
             features = vectors[task][labelled["row"].to_numpy()].astype(np.float32)
             figures[name] = foreseen(job, name, features, labelled)
+    content = json.dumps(figures, indent=1, sort_keys=True)
+    (job.output(key) / "metrics.json").write_text(content, encoding="utf-8")
     if bits:
         content = json.dumps(bits, indent=1, sort_keys=True)
         (job.output(key) / "worth.json").write_text(content, encoding="utf-8")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import erfc
 
 DRAWS = 1000
 LEVEL = 95.0
@@ -174,12 +175,18 @@ def _by_bin(bootstrap: PatientBootstrap, distances: np.ndarray, scores: np.ndarr
 
 
 def p_value(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Two-sided p of a difference from paired draws, never 0; nan if no draw has both classes."""
+    """Two-sided p of a difference from paired draws; nan if no draw has both classes.
+
+    The mean of the differences in units of their deviation, as a normal variate (the bootstrap test of pROC, Robin et al.
+    2011). Counting draws beyond 0 cannot tell a p below 2 in 1,001, which no correction over hundreds of comparisons survives.
+    """
     difference = (ours - theirs)[~np.isnan(ours - theirs)]
     if not len(difference):
         return np.nan
-    tail = min((difference <= 0).sum(), (difference >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(difference) + 1)))
+    mean, deviation = abs(difference.mean()), difference.std()
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(erfc(mean / deviation / np.sqrt(2)))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -84,6 +84,7 @@ def root(tmp_path_factory):
             ("some_rows", "stay", "all"): predictions.told(frame[:100], base[:100]),
         },
     )
+    enter(root, "evaluation/silent", frame)
     people = frame.select("hospital", "patient_id").unique()
     enter(root, "splits", people.with_columns(pl.lit("held_out").alias("split")))
     admission = {"kind": "admission", "value": 70.0, "text": "admission: urgent, female"}
@@ -100,7 +101,7 @@ def root(tmp_path_factory):
 def run(root, tmp_path, **params):
     inputs = {"splits": "made", "harmonised/events": "made"}
     accepted = catalog.load(str(root))
-    inputs |= {key: accepted.version(key) for key in ("evaluation/a", "evaluation/b")}
+    inputs |= {key: accepted.version(key) for key in ("evaluation/a", "evaluation/b", "evaluation/silent")}
     settings = JobConfig(
         "compare_predictions", "run", str(root), "f" * 64, inputs, ["evaluation/comparison"], params
     )
@@ -133,12 +134,9 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     )
     assert "| some_rows (n = 100) |" in told
     assert metrics["stay"]["contestants"]["better"]["auroc_minus_baseline"]["value"] > 0.1
-    assert (
-        catalog.load(str(root)).entry("evaluation/comparison")["metadata"][
-            "tasks_in_which_the_baseline_is_beaten"
-        ]
-        == 1
-    )
+    said = catalog.load(str(root)).entry("evaluation/comparison")["metadata"]
+    assert said["tasks_in_which_the_baseline_is_beaten"] == 1
+    assert said["assets_without_predictions"] == "evaluation/silent"
     with open(folder / "leaderboard.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [

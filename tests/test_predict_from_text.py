@@ -57,6 +57,15 @@ def job_of(root, run: str, **params) -> Job:
     return Job(settings, root / run, logging.getLogger("test"), None)
 
 
+def test_a_form_without_fitted_state_is_a_folder_too_that_the_comparison_finds(root):
+    job = job_of(root, "a", serialiser="list", few_shot={}, left_out=[])
+    predict_from_text.run(job)
+    key = "evaluation/text"
+    folder = root / key / catalog.load(str(root)).version(key)
+    assert predictions.read([folder]).height == PATIENTS // 3
+    assert set(json.loads((folder / "metrics.json").read_text())) == {"chance", "never"}
+
+
 def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
     predict_from_text.run(job_of(root, "a"))
     entry = catalog.load(str(root)).entry("evaluation/text")

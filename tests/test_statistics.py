@@ -167,7 +167,15 @@ def test_p_values_of_equal_models_and_of_unequal_ones():
         classify(bootstrap, labels, scores + labels),
     )
     assert p_value(random["auroc"], random["auroc"]) == 1.0
-    assert p_value(right["auroc"], random["auroc"]) < 0.01
+    p = p_value(right["auroc"], random["auroc"])
+    assert holm({"this": p} | {str(i): 1.0 for i in range(500)})["this"] < 0.05  # of hundreds of comparisons
+
+
+def test_a_p_value_is_that_of_the_normal_and_near_the_share_of_draws():
+    draws = np.random.default_rng(0).normal(0.03, 0.02, 100_000)
+    p, zero = p_value(draws, np.zeros(len(draws))), (draws < 0).mean()
+    assert p == pytest.approx(0.1336, abs=2e-3) and p == pytest.approx(2 * zero, rel=0.05)
+    assert p_value(np.ones(9), np.zeros(9)) == 0.0
 
 
 def test_the_benchmark_says_its_ratio():
