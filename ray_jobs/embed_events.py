@@ -31,7 +31,7 @@ from ray_jobs.config import JobError
 from ray_jobs.runtime import Job, main
 
 LONGEST = 128  # tokens of one text that are read; event texts have about ten
-TOKENS_PER_BATCH = 2048
+TOKENS_PER_BATCH = {"cpu": 512, "cuda": 16384}  # a CPU is fastest where a batch stays in its cache
 
 
 def run(job: Job) -> None:
@@ -46,8 +46,8 @@ def run(job: Job) -> None:
     new = [text for text in texts if text not in known]
     job.log.info("%d texts, %d of them new", len(texts), len(new))
     if new:
-        budget = int(job.params.get("tokens_per_batch", TOKENS_PER_BATCH))
-        known |= dict(zip(new, embed(new, folder, budget, job.params.get("threads")), strict=True))
+        made = embed(new, folder, job.params.get("tokens_per_batch"), job.params.get("threads"))
+        known |= dict(zip(new, made, strict=True))
     vectors = np.stack([known[text] for text in texts])
     write(job.output(key), texts, vectors, name=key.split("/")[-1], sha=sha)
     seconds = time.monotonic() - started
@@ -124,11 +124,12 @@ def previous(root: str, key: str, sha: str) -> dict[str, np.ndarray]:
 
 
 def embed(
-    texts: Sequence[str], folder: Path, tokens_per_batch: int = TOKENS_PER_BATCH, threads: int | None = None
+    texts: Sequence[str], folder: Path, tokens_per_batch: int | None = None, threads: int | None = None
 ) -> np.ndarray:
     """float16 [n, dimensions]: mean of the last layer over a text's tokens, scaled to length 1, in the order of `texts`.
 
-    Texts are sorted by their number of tokens and go through in batches of at most `tokens_per_batch`, padding included.
+    Texts are sorted by their number of tokens and go through in batches of at most `tokens_per_batch`, padding included
+    (by default TOKENS_PER_BATCH of the device).
     """
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -146,7 +147,8 @@ def embed(
     encoded = tokenizer(list(texts), truncation=True, max_length=LONGEST)["input_ids"]
     vectors = np.empty((len(texts), model.config.hidden_size), np.float16)
     with torch.inference_mode():
-        for rows in batches([len(ids) for ids in encoded], tokens_per_batch):
+        budget = int(tokens_per_batch or TOKENS_PER_BATCH[device])
+        for rows in batches([len(ids) for ids in encoded], budget):
             batch = tokenizer.pad({"input_ids": [encoded[row] for row in rows]}, return_tensors="pt").to(
                 device
             )
