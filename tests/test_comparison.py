@@ -69,6 +69,7 @@ def root(tmp_path_factory):
             ("rich_counts_lightgbm", "stay", "all"): predictions.told(frame, base),
             ("rich_counts_lightgbm", "groups/CIR019", "all"): predictions.told(few, base[:20]),
             ("rich_counts_lightgbm", "never", "all"): predictions.told(none, base),
+            ("rich_counts_lightgbm", "never", "few_shot"): predictions.told(none, base, shots=1, replicate=0),
             ("rich_counts_lightgbm", "stay", "left_out"): predictions.told(frame, scores(frame, 0.2, 9)),
         },
     )

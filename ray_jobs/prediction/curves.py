@@ -27,7 +27,7 @@ def of_task(task: str, one: Compared, shots: pl.DataFrame) -> Markdown:
             recall.plot(found, precision, linewidth=1, color=colour)
         calibration.plot(*_calibration(labels, scores), marker=".", linewidth=1, color=colour, label=name)
         mine = (
-            shots.filter((pl.col("contestant") == name) & (pl.col("k") > 0))
+            shots.filter((pl.col("contestant") == name) & (pl.col("k") > 0) & pl.col("auroc").is_finite())
             .group_by("k")
             .agg(
                 pl.col("auroc").mean().alias("mean"),
