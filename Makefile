@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo nightly test test-all ui serve lint bench ablations clean env
+.PHONY: demo nightly test test-all ui serve lint bench ablations learn clean env
 
 demo: env ## the whole street on the two demo hospitals
 	$(BIN)/dagster job execute -m orchestration.definitions -j nightly_retraining
@@ -30,6 +30,9 @@ bench: env ## every benchmark, after `make demo`; each prints its figures as one
 
 ablations: env ## what each part of the model is worth, after `make demo`: about half an hour; writes docs/ablations.md
 	$(BIN)/python -m ray_jobs.ablations --write docs/ablations.md
+
+learn: env ## what a larger model learns of the demo, after `make demo`: recipe `small`, three seeds; writes docs/learning.md
+	$(BIN)/python -m ray_jobs.learn --seeds $(or $(SEEDS),1 2 3) --write docs/learning.md
 
 clean: ## the environment and every cache; `make clean DATA=1` also removes .wardline, with its champion
 	rm -rf $(VENV) .dagster .env .pytest_cache .ruff_cache .hypothesis

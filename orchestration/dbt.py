@@ -11,8 +11,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +19,13 @@ from pathlib import Path
 
 from orchestration import expressions, feature_contracts, grids, tasks
 from orchestration.catalog import REPOSITORY, code_hash
+from orchestration.dbt_process import DbtProcess
 from orchestration.grids import models as grid_models
 from orchestration.tasks import models as task_models
 
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
+PROCESS = DbtProcess()
 DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
 PARSED_AS = (
     "--profile",
@@ -113,6 +113,7 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
             if not folder.exists():
                 fresh.rename(folder)
         finally:
+            PROCESS.close()
             shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
@@ -170,42 +171,15 @@ def _dbt(
         "--log-path",
         folder,
     ]
-    call = [
-        sys.executable,
-        "-m",
-        "orchestration.dbt",
-        *command,
-        *PARSED_AS,
-        *map(str, places),
-        "--log-level-file",
-        "none",
-    ]
-    ended = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True)
-    if ended.returncode and (command == PARSE or not (folder / "run_results.json").exists()):
-        text = ended.stdout + ended.stderr
+    call = [*command, *PARSED_AS, *map(str, places), "--log-level-file", "none"]
+    said = folder / "said.txt"
+    code = PROCESS.run(call, environment, folder, said)
+    text = said.read_text(errors="replace") if said.exists() else ""
+    said.unlink(missing_ok=True)
+    if code and (command == PARSE or not (folder / "run_results.json").exists()):
         if command == PARSE:  # has read the project and no data, so its own words may be shown
             raise DbtError("dbt parse failed: " + text[max(0, text.find("Encountered an error")) :].strip())
         raise DbtError(f"dbt {command[0]} failed: {fault_of(text)}")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """dbt's own command line, with the manifest of the target folder instead of another parse where there is one."""
-    from dbt.cli.main import dbtRunner
-    from dbt.contracts.graph.manifest import Manifest
-    from dbt.parser.manifest import extended_mashumuro_decoder
-
-    parsed = Path(arguments[list(arguments).index("--target-path") + 1]) / "partial_parse.msgpack"
-    manifest = (
-        Manifest.from_msgpack(parsed.read_bytes(), decoder=extended_mashumuro_decoder)
-        if parsed.exists()
-        else None
-    )
-    if manifest:  # parsed elsewhere: seeds are read from where the project lies now
-        for node in manifest.nodes.values():
-            if node.resource_type == "seed":
-                node.root_path = arguments[list(arguments).index("--project-dir") + 1]
-    outcome = dbtRunner(manifest=manifest).invoke(list(arguments))
-    return 0 if outcome.success else 1
 
 
 def _results(path: Path) -> list[NodeResult]:
@@ -240,7 +214,3 @@ def require_success(results: Sequence[NodeResult]) -> None:
     broken = [r for r in results if r.failed and not r.unique_id.startswith(("test.", "unit_test."))]
     if broken:
         raise DbtError("; ".join(f"{r.unique_id.split('.')[0]} {r.name}: {r.fault}" for r in broken))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -22,7 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestration import catalog
-from orchestration.layout import NAME
+from orchestration.layout import NAME, person_group
 from orchestration.wording import LayoutError, near, relative
 
 FOLDER = catalog.REPOSITORY / "orchestration" / "defs" / "hospitals"
@@ -60,7 +60,9 @@ class HospitalConfig(BaseModel):
 
 
 def configured(folder: Path | None = None) -> list[HospitalConfig]:
-    """The hospitals of this run, by name. Raises LayoutError if WARDLINE_HOSPITALS names one that no folder has."""
+    """The hospitals of this run, by name. Raises LayoutError if WARDLINE_HOSPITALS names one that no folder has, or if
+    hospitals that share persons differ in their number of buckets.
+    """
     everyone = known(folder)
     limit = [name.strip() for name in os.environ.get("WARDLINE_HOSPITALS", "").split(",") if name.strip()]
     for name in limit:
@@ -72,7 +74,24 @@ def configured(folder: Path | None = None) -> list[HospitalConfig]:
             raise LayoutError(
                 f"WARDLINE_HOSPITALS: {name} has no location; set {variable} to where its export lies"
             )
-    return [c for name, c in everyone.items() if c.url is not None and (not limit or name in limit)]
+    chosen = [c for name, c in everyone.items() if c.url is not None and (not limit or name in limit)]
+    _persons_lie_in_one_bucket(chosen)
+    return chosen
+
+
+def _persons_lie_in_one_bucket(configs: list[HospitalConfig]) -> None:
+    """Raises LayoutError where hospitals of one person_group differ in `buckets`: a person's records would be apart."""
+    if len({config.buckets for config in configs}) < 2:
+        return
+    first: dict[str, HospitalConfig] = {}
+    for config in configs:
+        group = person_group(config.folder, config.extends) or config.hospital
+        other = first.setdefault(group, config)
+        if config.buckets != other.buckets:
+            raise LayoutError(
+                f"{relative(config.folder / 'defs.yaml')}: attributes.buckets: is {config.buckets}, but {other.hospital}, which "
+                f"shares its persons (person_group {group}), has {other.buckets}; give both the same number"
+            )
 
 
 def configured_names() -> list[str]:

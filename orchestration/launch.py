@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from orchestration import catalog, quiet
 
 ANSWERS_WITHIN_S = 5
 ENDS_WITHIN_S = 20
+ASKS_EVERY_S = 0.5
 
 
 class LaunchError(RuntimeError):
@@ -28,6 +30,14 @@ class LaunchError(RuntimeError):
 
 class JobFailed(RuntimeError):
     """The job started and did not end well."""
+
+
+FAULTS = (LaunchError, JobFailed)
+
+
+def address_of(own: str | None = None) -> str | None:
+    """The cluster's Jobs API: a component's own `ray_address`, else RAY_ADDRESS; None is this machine."""
+    return own or os.environ.get("RAY_ADDRESS") or None
 
 
 class ProcessGroupClient(dg.PipesSubprocessClient):
@@ -82,20 +92,51 @@ def on_cluster(
     """Submit the same command to a cluster whose image holds the code. Raises JobFailed."""
     from dagster_ray.core.pipes import PipesRayJobClient
 
-    environment, python = dict(quiet.SETTINGS), "python"
-    if is_loopback(address):  # a head on this machine runs this code
-        environment["PYTHONPATH"], python = str(catalog.REPOSITORY), sys.executable
-    submission = {
-        "entrypoint": shlex.join([python, "-m", module, "--config", url]),
-        "submission_id": f"wardline-{module.rsplit('.', 1)[-1]}-{context.run.run_id}-{context.retry_number}",
-        "runtime_env": {"env_vars": environment},
-    }
+    submission = _submission(module, url, address, f"{context.run.run_id}-{context.retry_number}")
     try:
         return PipesRayJobClient(address=address).run(context=context, submit_job_params=submission)
     except RuntimeError as error:
         raise JobFailed(
             f"Ray job {submission['submission_id']}, {type(error).__name__}; its log is on the cluster"
         ) from None
+
+
+def submit(module: str, url: str, address: str, start: str, variables: Mapping[str, str]) -> None:
+    """The same without Pipes, for a step that reads the outcome itself: submit and wait, under the name of this `start`.
+
+    variables: what the job's environment needs besides the project's own. Raises JobFailed; whatever ends the wait stops
+    the job.
+    """
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    submission = _submission(module, url, address, start, variables)
+    name = submission["submission_id"]
+    try:
+        client = JobSubmissionClient(address)
+        client.submit_job(**submission)
+        try:
+            while not (status := client.get_job_status(name)).is_terminal():
+                time.sleep(ASKS_EVERY_S)
+        except BaseException:
+            client.stop_job(name)
+            raise
+    except (RuntimeError, OSError) as error:
+        raise JobFailed(f"Ray job {name}, {type(error).__name__}; its log is on the cluster") from None
+    if status != JobStatus.SUCCEEDED:
+        raise JobFailed(f"Ray job {name} ended as {status}; its log is on the cluster")
+
+
+def _submission(
+    module: str, url: str, address: str, start: str, variables: Mapping[str, str] | None = None
+) -> dict[str, object]:
+    environment, python = {**quiet.SETTINGS, **(variables or {})}, "python"
+    if is_loopback(address):  # a head on this machine runs this code
+        environment["PYTHONPATH"], python = str(catalog.REPOSITORY), sys.executable
+    return {
+        "entrypoint": shlex.join([python, "-m", module, "--config", url]),
+        "submission_id": f"wardline-{module.rsplit('.', 1)[-1]}-{start}",
+        "runtime_env": {"env_vars": environment},
+    }
 
 
 def check_address(address: str, root: str) -> None:

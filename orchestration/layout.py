@@ -157,6 +157,12 @@ def load(folder: Path | None, extends: str | None) -> Layout:
     return _checked(tables, origin, load_items(file for file, _ in chain["items.csv"]))
 
 
+def person_group(folder: Path | None, extends: str | None) -> str | None:
+    """The `person_group` of a mapping, read without checking the rest. Raises LayoutError if its files are not there."""
+    said = [content.get("person_group") for _, content in _chain(folder, extends)["tables.yaml"]]
+    return next((group for group in reversed(said) if group), None)
+
+
 def _chain(folder: Path | None, extends: str | None) -> dict[str, list[tuple[Path, Any]]]:
     """The files that count, the farthest ancestor first."""
     own = _read_yaml(folder / "tables.yaml") if folder and (folder / "tables.yaml").is_file() else {}

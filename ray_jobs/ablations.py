@@ -21,24 +21,21 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import yaml
 
 from orchestration import catalog
-from ray_jobs import controls, embed_events, train
-from ray_jobs.config import JobConfig
+from ray_jobs import controls, embed_events
 from ray_jobs.contestants import CONCEPTS, SETS
+from ray_jobs.house import EVENTS, INSTRUCTIONS, MINILM, STAGES, House
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.records_as_text import ask_in_text
 from ray_jobs.metrics import patients_of
-from ray_jobs.runtime import Job
 from ray_jobs.scoring import score
 from ray_jobs.statistics import PatientBootstrap
 
-MINILM, WITH_VALUES = "embeddings/minilm", "embeddings/minilm_with_values"
-STAGES = "weights/base_model", "weights/stage1", "weights/stage2"
-TAKEN = ("harmonised/events", MINILM, *(f"instructions/{name}" for name in SETS), *STAGES)
+WITH_VALUES = "embeddings/minilm_with_values"
+TAKEN = (EVENTS, MINILM, *INSTRUCTIONS, *STAGES)
 FAMILIES = {"value at a time": "value_at_time", "maximum, minimum": "extreme"}
 
 
@@ -53,71 +50,19 @@ class Row:
     questions: pl.DataFrame | None = None  # asked instead, with the record in words
 
 
-class House:
-    """A scratch data root that holds what a night made, in which variants are trained."""
-
-    def __init__(self, root: Path, night: str, recipe: Recipe, log: logging.Logger):
-        self.root, self.recipe, self.log = root, recipe, log
-        accepted = catalog.load(night)
-        kept = {key: accepted.entry(key) for key in TAKEN}
-        for key in TAKEN:
-            shutil.copytree(Path(night, key), root / key)
-        with catalog.edit(str(root)) as content:
-            content["accepted"].update(kept)
-
-    def path(self, key: str) -> Path:
-        return Path(catalog.load(str(self.root)).folder(key))
-
-    def files(self, key: str) -> list[str]:
-        return catalog.load(str(self.root)).files(key)
-
-    def publish(self, key: str, folder: Path, why: str) -> None:
-        candidate = catalog.Candidate(key, folder, catalog.fingerprint(why=why, key=key), table=False)
-        catalog.publish(str(self.root), "ablations", [candidate])
-
-    def enter(self, key: str, file: Path) -> None:
-        """Let a table's key name this one file, past the gate: it wants short questions, and these hold a record."""
-        found = {"version": "in-words", "files": [{"path": file.relative_to(self.root).as_posix()}]}
-        with catalog.edit(str(self.root)) as content:
-            content["accepted"][key] |= found
-
-    def job(self, module, key: str, needs: tuple[str, ...], why: str, params: Mapping[str, object]) -> None:
-        """Run a job for one output, whose version replaces the standing one of this root."""
-        accepted = catalog.load(str(self.root))
-        inputs = {need: accepted.version(need) for need in needs}
-        fingerprint = catalog.fingerprint(why=why, inputs=inputs, params=params)
-        name = module.__name__.split(".")[-1]
-        config = JobConfig(name, "ablations", str(self.root), fingerprint, inputs, [key], dict(params))
-        with catalog.scratch("ablation") as scratch:
-            module.run(Job(config, scratch, self.log, None))
-
-    def stage(self, stage: str, embeddings: str, why: str, recipe: Recipe) -> Path:
-        """Train one stage; returns a copy of its weights, which the next variant does not replace."""
-        needs = ("harmonised/events", *(f"instructions/{name}" for name in SETS), embeddings, *STAGES[:2])
-        needs = needs[: None if stage == "stage2" else -1]
-        params = {"recipe": recipe.model_dump(), "stage": stage}
-        self.job(train, f"weights/{stage}", needs, why, params)
-        return self.kept(f"weights/{stage}", why)
-
-    def kept(self, key: str, why: str) -> Path:
-        target = self.root / "variants" / why / key
-        shutil.copytree(self.path(key), target)
-        return target
-
-
-def variants(house: House, asked: pl.DataFrame) -> Iterator[Row]:
+def variants(house: House, recipe: Recipe, asked: pl.DataFrame) -> Iterator[Row]:
     """Every row of the table; trains what the night did not. The order matters: later variants replace published weights."""
     both, first = house.kept("weights/stage2", "night"), house.kept("weights/stage1", "night")
     yield Row("both stages", both, MINILM)
     for control in ("withheld", "swapped", "shuffled"):
         yield Row(f"both stages, events {control}", both, MINILM, control)
     yield Row("stage 1 only", first, MINILM)
-    recipe, budget = house.recipe, house.recipe.event_budget
+    budget = recipe.event_budget
     stage2 = recipe.stage2.model_copy(update={"blind_steps": 0})
     recipe = recipe.model_copy(update={"stage2": stage2})
     house.publish("weights/stage1", house.kept("weights/base_model", "base"), "no stage 1")
     yield Row("stage 2 only", house.stage("stage2", MINILM, "stage2-only", recipe), MINILM)
-    house.job(embed_events, WITH_VALUES, ("harmonised/events",), "v1", {"with_values": True})
+    house.job(embed_events, [WITH_VALUES], (EVENTS,), "v1", {"with_values": True})
     house.publish("weights/base_model", v1_base(house), "v1")
     house.stage("stage1", WITH_VALUES, "v1", recipe)
     yield Row("both stages, token of Llemr v1", house.stage("stage2", WITH_VALUES, "v1", recipe), WITH_VALUES)
@@ -146,7 +91,7 @@ def v1_base(house: House) -> Path:
 def in_text(house: House, asked: pl.DataFrame, budget: int) -> pl.DataFrame:
     """Replace the instructions by ones that hold their record in words; returns `asked` in the same way."""
     weights = checkpoint.load_weights(house.path("weights/base_model"))
-    store = EventStore.read(house.files("harmonised/events"), dictionary(CONCEPTS))
+    store = EventStore.read(house.files(EVENTS), dictionary(CONCEPTS))
     for name in SETS:
         folder = house.root / "variants/text" / name
         folder.mkdir(parents=True)
@@ -191,20 +136,20 @@ def _percent(found) -> str:
 
 def run(night: str, recipe: Recipe, questions: int, root: Path, log: logging.Logger) -> str:
     """The whole of it; returns the table. Raises JobError, CatalogError as the jobs do."""
-    house = House(root, night, recipe, log)
+    house = House(root, night, TAKEN, log)
     asked = pl.concat(
         controls.frozen(frame.filter(pl.col("split") == "held_out"), questions).with_columns(set=pl.lit(name))
         for name in SETS
         for frame in [read_frames(house.files(f"instructions/{name}"))]
     )
     store = EventStore.of(
-        read_frames(house.files("harmonised/events"), EVENT_COLUMNS).join(
+        read_frames(house.files(EVENTS), EVENT_COLUMNS).join(
             asked.select("hospital", "visit_id").unique(), on=["hospital", "visit_id"], how="semi"
         ),
         dictionary(CONCEPTS),
     )
     rows = {}
-    for row in variants(house, asked):
+    for row in variants(house, recipe, asked):
         rows[row.name] = exact(house, row, asked, store)
         log.info("%s: %.1f %% of %d", row.name, 100 * rows[row.name][0].mean(), asked.height)
     return table(rows, asked)
@@ -224,8 +169,7 @@ def main() -> None:
     )
     log = logging.getLogger("wardline.ablations")
     log.setLevel(logging.INFO)
-    file = catalog.REPOSITORY / "ray_jobs/recipes" / f"{options.recipe}.yaml"
-    recipe = Recipe.of(yaml.safe_load(file.read_text()))
+    recipe = Recipe.named(options.recipe)
     with catalog.scratch("ablations") as scratch:
         found = run(options.data, recipe, options.questions, scratch / "root", log)
     print(found)

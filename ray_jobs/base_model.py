@@ -20,11 +20,11 @@ import torch
 
 from orchestration import catalog
 from ray_jobs import plots
+from ray_jobs.cluster import cores
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EventStore, dictionary, questions_of, read_frames
 from ray_jobs.llemr.dialect import Dialect, word_rarity
-from ray_jobs.llemr.memory import cores
 from ray_jobs.llemr.reading import DialectEvents, Reader, new_llama
 from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.replicas import read_and_ask

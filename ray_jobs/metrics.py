@@ -119,12 +119,12 @@ def table(figures: Mapping[str, object], title: str) -> str:
         "|---|" + "---|" * (4 + len(families)),
     ]
     for name, row in rows.items():
-        by_family = " | ".join(_percent(row["by_family"][f]["value"]) for f in families)
+        by_family = " | ".join(percent(row["by_family"][f]["value"]) for f in families)
         cells = [
             str(row["exact"]["questions"]),
-            _bounded(row["exact"]),
-            _percent(row["strict"]["value"]),
-            _percent(row["f1"]["value"]),
+            bounded(row["exact"]),
+            percent(row["strict"]["value"]),
+            percent(row["f1"]["value"]),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} | {by_family} |")
     lines += [
@@ -133,8 +133,8 @@ def table(figures: Mapping[str, object], title: str) -> str:
         "|---|---|" + "---|" * len(families),
     ]
     for name, row in figures["differences"].items():
-        by_family = " | ".join(_percent(row["by_family"][f]["value"]) for f in families)
-        lines.append(f"| {name} | {_bounded(row)} | {by_family} |")
+        by_family = " | ".join(percent(row["by_family"][f]["value"]) for f in families)
+        lines.append(f"| {name} | {bounded(row)} | {by_family} |")
     return "\n".join(lines)
 
 
@@ -144,11 +144,11 @@ def sentence(difference: Interval) -> str:
     )
 
 
-def _bounded(figure: Mapping[str, float | None]) -> str:
+def bounded(figure: Mapping[str, float | None]) -> str:
     if figure["value"] is None:
         return ""
-    return f"{_percent(figure['value'])} ({_percent(figure['low'])} to {_percent(figure['high'])})"
+    return f"{percent(figure['value'])} ({percent(figure['low'])} to {percent(figure['high'])})"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"

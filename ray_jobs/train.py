@@ -27,6 +27,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from orchestration import catalog
 from ray_jobs import plots
+from ray_jobs.cluster import cores
 from ray_jobs.config import JobError
 from ray_jobs.llemr import adapters, checkpoint, memory, worker
 from ray_jobs.llemr.data import dictionary
@@ -129,7 +130,9 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
         },
         "start": catalog.join(root, STARTS[stage], inputs[STARTS[stage]]),
         "base": catalog.join(root, "weights/base_model", inputs["weights/base_model"]),
-        "threads": max(1, memory.cores() // recipe.workers) if not recipe.gpus_per_worker else 4,
+        "threads": 4
+        if recipe.gpus_per_worker
+        else min(recipe.cpus_per_worker, max(1, cores() // recipe.workers)),
     }
 
 

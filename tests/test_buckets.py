@@ -73,8 +73,38 @@ def test_only_what_has_changed_is_made(name: str) -> None:
     assert tonight.kept("harmonised/fates") == []
 
 
-def test_an_export_that_reaches_further_makes_the_buckets_of_its_hospital() -> None:
-    assert night(accepted(), REACHES | {"north": datetime(2151, 1, 1)}).made == [0, 1]
+@pytest.mark.parametrize(
+    ("reaches", "made"),
+    [
+        (datetime(2150, 1, 1), []),
+        (datetime(2150, 1, 19), []),  # no label of bucket 0 ends before the 20th
+        (datetime(2150, 1, 20), [0]),
+        (datetime(2149, 12, 25), []),
+        (datetime(2149, 12, 24), [0]),  # shorter than it was: a label that was complete is open again
+        (
+            datetime(2160, 1, 1),
+            [0],
+        ),  # nothing in bucket 1 asks how far north reaches, bucket 2 holds none of it
+    ],
+)
+def test_an_export_that_reaches_further_makes_the_buckets_in_which_a_label_ends(
+    reaches: datetime, made: list[int]
+) -> None:
+    content = accepted()
+    ends = {"0": {"north": ["2149-12-25T00:00:00", "2150-01-20T00:00:00"], "south": [None, None]}}
+    for key in MODELS:
+        content[key]["metadata"]["holds"] = ends
+    tonight = night(content, REACHES | {"north": reaches})
+    assert tonight.made == made
+    fresh = {number: {"north": [None, None]} for number in made}
+    assert tonight.holds(fresh) == {"0": fresh.get(0, ends["0"]), "1": {}, "2": {}}
+
+
+def test_a_hospital_that_tells_no_end_makes_the_buckets_that_ask() -> None:
+    content = accepted()
+    for key in MODELS:
+        content[key]["metadata"]["holds"] = {"1": {"south": [None, None]}}
+    assert night(content, {"north": REACHES["north"]}).made == [1]
 
 
 def test_other_code_makes_everything() -> None:

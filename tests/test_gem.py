@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import gem, harmonise
+from orchestration import buckets, gem, harmonise
 from orchestration.dictionary import DictionaryError
 from tests.conftest import SHARED
 from tests.small_input import accept, rows
@@ -62,9 +62,9 @@ def demo(tmp_path_factory):
         accept(root, "demo", tables)
         outcome = harmonise.harmonise(root, "gem", ["demo"], "500MB")
         assert not outcome.failed_tests
-        with_files = harmonise.fingerprint_of({})
+        with_files = buckets.fingerprint_of({})
         patch.delenv(gem.LOCATION)
-        assert with_files != harmonise.fingerprint_of({}), "another edition, but the same fingerprint"
+        assert with_files != buckets.fingerprint_of({}), "another edition, but the same fingerprint"
     return root
 
 

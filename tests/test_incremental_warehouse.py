@@ -1,40 +1,22 @@
 """A night computes the buckets that have changed, and ends in the bytes of a run from nothing. On a part of the dbt project,
-its own models of measurements, diagnoses and one task, so that a night is short."""
+its own models of measurements, diagnoses and two tasks, so that a night is short."""
 
 from __future__ import annotations
 
-import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from orchestration import catalog, dbt, harmonise
+from orchestration import catalog, harmonise
+from tests import small_project
 from tests.small_input import accept
-from tests.test_warehouse_runs import world
-
-KEPT = {
-    "models/harmonised": {"diagnoses", "fates", "harmonised", "measurements"},
-    "models/harmonised/steps": {"copies", "items_mapped", "meanings", "steps"},
-    "models/features": set(),
-    "models/features/steps": set(),
-    "models/labels/steps": {"cohort_visits", "steps"},
-    "tasks": {"in_hospital_mortality"},
-    "grids": set(),
-    "tests": {"no_row_is_lost"},
-    "tests/dictionary": set(),
-    "seeds": {"concepts", "rescues", "seeds", "units"},
-}
+from tests.test_warehouse_runs import START, world
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project") / "dbt_project"
-    shutil.copytree(dbt.PROJECT, folder, ignore=shutil.ignore_patterns(*dbt.GENERATED))
-    for part, kept in KEPT.items():
-        for file in (folder / part).iterdir():
-            if file.is_file() and file.stem not in kept:
-                file.unlink()
-    return folder
+    return small_project.write(tmp_path_factory.mktemp("project") / "dbt_project")
 
 
 def corrected() -> dict[str, list[dict]]:
@@ -80,3 +62,28 @@ def test_a_corrected_row_makes_its_own_bucket_again_and_taken_back_the_bytes_are
     third = night(tmp_path, world(4), project)
     assert (third.made, third.unchanged) == ((1,), (0,))
     assert published(tmp_path) == bytes_
+
+
+def later(*days: int) -> dict[str, list[dict]]:
+    """Another admission of a patient of the first bucket, so many days after all others: the export reaches further."""
+    tables = world(4)
+    for day in days:
+        tables["visits"].append(
+            {"patient_id": "p2", "visit_id": f"v2-{day}", "event_at": START + timedelta(days=day)}
+            | {"end_at": START + timedelta(days=day + 1), "died_in_visit": False}
+        )
+    return tables
+
+
+@pytest.mark.night
+def test_a_new_latest_visit_makes_its_own_bucket_until_a_label_of_another_ends(
+    tmp_path: Path, project: Path
+) -> None:
+    """All others left on the fourth day: whether they came back within 30 days is known once the export reaches the 34th."""
+    night(tmp_path / "nightly", world(4), project)
+    for days, made in (((10,), (0,)), ((10, 32), (0,)), ((10, 32, 40), (0, 1))):
+        assert night(tmp_path / "nightly", later(*days), project).made == made
+    night(tmp_path / "at_once", later(10, 32, 40), project)
+    assert published(tmp_path / "nightly") == published(tmp_path / "at_once")
+    stands, fresh = (catalog.load(str(tmp_path / name)).accepted for name in ("nightly", "at_once"))
+    assert stands["splits"]["metadata"] == fresh["splits"]["metadata"]

@@ -265,6 +265,23 @@ def test_hospitals_are_limited_by_name_and_absent_without_location(tmp_path, mon
         hospitals.configured()
 
 
+def test_hospitals_that_share_persons_have_as_many_buckets(tmp_path, monkeypatch) -> None:
+    """The group may be said by the layout that a hospital extends (mimic_iv) or in its own tables.yaml."""
+    monkeypatch.setattr(hospitals, "FOLDER", tmp_path)
+    monkeypatch.delenv("WARDLINE_HOSPITALS", raising=False)
+    folder_of(tmp_path, "east", "location: x\n  buckets: 30")
+    folder_of(tmp_path, "west", "location: x\n  buckets: 30")
+    alone = folder_of(tmp_path, "west_two", "location: x\n  buckets: 2")
+    mend = (
+        r"west_two/defs\.yaml: attributes\.buckets: is 2, but east, which shares its persons "
+        r"\(person_group mimic_iv\), has 30; give both the same number"
+    )
+    with pytest.raises(LayoutError, match=mend):
+        hospitals.configured()
+    (alone / "tables.yaml").write_text("person_group: its_own\n")
+    assert hospitals.configured_names() == ["east", "west", "west_two"]
+
+
 def test_a_hospital_folder_with_a_typo_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(hospitals, "FOLDER", tmp_path)
     file = folder_of(tmp_path, "north", "locatoin: x") / "defs.yaml"

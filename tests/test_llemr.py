@@ -15,14 +15,15 @@ from ray_jobs.llemr import checkpoint, memory, speed
 from ray_jobs.llemr.align import align, fit_linear
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.corpus import dialect_events
-from ray_jobs.llemr.data import BLANK, EventStore, printed, questions_of
+from ray_jobs.llemr.data import BLANK, EventStore, Questions, printed, questions_of
 from ray_jobs.llemr.dialect import scalars, word_rarity
 from ray_jobs.llemr.model import Llemr, Projector, splice
 from ray_jobs.llemr.muon import orthogonal
 from ray_jobs.llemr.packing import FLEX_BLOCK, pack
 from ray_jobs.llemr.plan import Plan
 from ray_jobs.llemr.progress import Curves, Pace
-from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.llemr.reading import Reader
+from ray_jobs.llemr.recipe import BaseModelRecipe, Recipe
 from ray_jobs.llemr.tokenizer import DIGITS, prompt_parts, train_tokenizer
 from ray_jobs.llemr.tokens import EventFeatures, Features
 from ray_jobs.llemr.worker import out_of_memory
@@ -239,6 +240,26 @@ def test_only_answer_tokens_are_trained():
     assert (
         mask[7].tolist() == [True] * 3 + [False] * 4 + [True] + [False] * 2
     )  # question 2 sees the record and itself
+
+
+@pytest.mark.parametrize(("balance", "low", "high"), [(0.0, 0.05, 0.15), (1.0, 0.4, 0.6)])
+def test_records_with_rare_families_of_questions_are_read_more_often(balance, low, high):
+    families = ["exists"] * 10 + ["extreme"] * 90
+    one = [np.array([1], np.int32)] * 100
+    frame = pl.DataFrame({"family": families})
+    questions = Questions(
+        frame, one, one, np.arange(100, dtype=np.int32), [np.array([i]) for i in range(100)]
+    )
+    recipe = BaseModelRecipe(balance=balance, batch_tokens=3 * 4000, withheld=0.0)
+    rows = Reader(torch.nn.Linear(2, 2), None, questions, [], recipe, 0)._rows(events=1)
+    assert len(rows) == 4000 and low < np.mean([seen[0] < 10 for seen, _ in rows]) < high
+
+
+def test_each_record_goes_into_the_fullest_row_that_has_room_for_it():
+    units = [(np.arange(n), []) for n in (2, 5, 9, 3, 5, 2)]  # first fit would need a third row of 13
+    units[0] = (units[0][0], [(np.empty(0, int), np.empty(0, int))])
+    batch = pack([], units, row_length=13)
+    assert batch.ids.shape == (2, 13) and (batch.record >= 0).all()
 
 
 def test_loss_is_the_mean_of_hand_computed_cross_entropies(weights, store, vectors):

@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from orchestration import catalog
@@ -25,10 +24,6 @@ PUBLISHED = {  # vocabulary, width, mlp, layers, heads, key-value heads, width o
     "llama-3.1-8b": (128256, 4096, 14336, 32, 32, 8, 128, 8_030_261_248),
     "qwen3-4b": (151936, 2560, 9728, 36, 32, 8, 128, 4_022_468_096),
 }
-
-
-def read(name: str, **change) -> Recipe:
-    return Recipe.of(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()) | change)
 
 
 def shape(name: str) -> tuple[LlamaConfig, int, int]:
@@ -49,12 +44,12 @@ def shape(name: str) -> tuple[LlamaConfig, int, int]:
 
 def test_every_shipped_recipe_is_read():
     for file in FOLDER.glob("*.yaml"):
-        assert read(file.stem).name == file.stem
+        assert Recipe.named(file.stem).name == file.stem
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_states_the_memory_that_is_computed(name):
-    recipe = read(name)
+    recipe = Recipe.named(name)
     stated = re.findall(r"(\d+) GB in stage", recipe.hardware)  # with the fewest workers
     needed = [memory.must_fit(recipe, stage, *shape(name)).total for stage in ("stage1", "stage2")]
     assert stated == [f"{gb:.0f}" for gb in needed]
@@ -65,19 +60,19 @@ def test_a_recipe_that_will_not_fit_says_so_in_one_line(name):
     with pytest.raises(
         JobError, match=rf"^recipe {name}: stage2 needs about [\d.]+ GB a worker .*there are 16"
     ) as e:
-        memory.must_fit(read(name, memory_per_worker_gb=16), "stage2", *shape(name))
+        memory.must_fit(Recipe.named(name, memory_per_worker_gb=16), "stage2", *shape(name))
     assert "\n" not in str(e.value)
 
 
 def test_the_control_needs_something_to_train():
-    stage2 = read("qwen3-4b").stage2.model_dump() | {"train": "projector"}
+    stage2 = Recipe.named("qwen3-4b").stage2.model_dump() | {"train": "projector"}
     with pytest.raises(JobError, match="recipe qwen3-4b: stage2: the blind control has no events to project"):
-        read("qwen3-4b", stage2=stage2)
+        Recipe.named("qwen3-4b", stage2=stage2)
 
 
 def test_elastic_workers_are_at_most_workers():
     with pytest.raises(JobError, match="min_workers is 5, which is more than workers, 4"):
-        read("qwen3-4b", min_workers=5)
+        Recipe.named("qwen3-4b", min_workers=5)
 
 
 def test_adapters_are_merged_into_the_weights_that_are_published():
@@ -91,7 +86,7 @@ def test_adapters_are_merged_into_the_weights_that_are_published():
         num_key_value_heads=2,
     )
     lm, features = LlamaForCausalLM(config), Features([], [], {}, 4)
-    stage = read("llama-3.1-8b").stage2.model_copy(update={"lora_rank": 4})
+    stage = Recipe.named("llama-3.1-8b").stage2.model_copy(update={"lora_rank": 4})
     projector, ids = Projector(features.width, 32), torch.arange(6)[None]
     before = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
     trained = Llemr(LlamaForCausalLM(config), projector)

@@ -116,8 +116,10 @@ def killer(root: Path, name: str):
     return act
 
 
-def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed):
-    states, losses, lines = trained(root, tmp_path, "killed", act=killer(root, "killed"))
+@pytest.mark.parametrize("zero", [0, 2])
+def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed, zero):
+    name = f"killed-{zero}"
+    states, losses, lines = trained(root, tmp_path, name, act=killer(root, name), zero_stage=zero)
     expected_states, expected, _ = undisturbed
     assert any("stage2: goes on at step" in line for line in lines)
     assert abs(losses["stage2"][STEPS] - expected["stage2"][STEPS]) < 1e-5
@@ -150,3 +152,20 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_name(root, tmp_path
         JobError, match=r"stage2: loss .* at step \d+, .*; lower the learning rate in the recipe"
     ):
         trained(root, tmp_path, "wild", stage2=stage)
+
+
+def test_memory_that_runs_out_ends_the_training_with_its_name_and_no_retry(root, tmp_path):
+    stage = RECIPE["stage2"] | {
+        "rows": 4096,
+        "micro_batch_rows": 4096,
+    }  # one row of a quarter million positions
+    with pytest.raises(JobError, match=r"stage2: out of memory; lower stage2\.micro_batch_rows"):
+        trained(root, tmp_path, "too much", stage2=stage, row_length=10**6, max_failures=2)
+
+
+def test_an_elastic_training_starts_with_the_workers_that_there_are(root, tmp_path, undisturbed):
+    _, losses, lines = trained(root, tmp_path, "elastic", workers=2, min_workers=1, cpus_per_worker=2)
+    _, expected, _ = undisturbed
+    assert sum("stage2: starts" in line for line in lines) == 1
+    assert losses["stage2"].keys() == expected["stage2"].keys()
+    assert max(abs(losses["stage2"][s] - expected["stage2"][s]) for s in expected["stage2"]) < 1e-3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration import catalog, dbt, harmonise, input_layer
+from orchestration import catalog, dbt, harmonise, input_layer, warehouse_run
 from tests.small_input import accept, rows
 
 START = datetime(2150, 3, 1, 8, 30)
@@ -329,6 +329,6 @@ def test_without_an_accepted_hospital_it_says_so(tmp_path):
 
 def test_dbt_unit_tests(tmp_path):
     """Mappings and clocks, as unit tests beside the models, on the computed dictionary."""
-    results = harmonise.unit_tests(tmp_path)
+    results = warehouse_run.unit_tests(tmp_path)
     assert len(results) >= 2
     assert {r.name: r.status for r in results if r.status != "pass"} == {}

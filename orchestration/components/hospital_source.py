@@ -38,7 +38,10 @@ class HospitalSource(dg.Component, dg.Model, dg.Resolvable):
         default=None,
         description="Environment variable that holds the location; unset, the hospital is absent.",
     )
-    buckets: int = Field(default=1, description="Parts by person; some 20 million rows each.")
+    buckets: int = Field(
+        default=1,
+        description="Parts by person, of some 2 million rows each; equal in hospitals that share a person_group.",
+    )
     max_rejected: float = Field(
         default=0.05,
         description="Share of a file's rows that may be rejected as broken before the export is held back.",

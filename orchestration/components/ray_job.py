@@ -1,7 +1,6 @@
 """RayJob: one YAML, one job, one or more assets, computed by `python -m ray_jobs.<job>` here or on a cluster."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -149,7 +148,7 @@ class RayJob(dg.Component, dg.Model, dg.Resolvable):
             code=code_of(self.job, self.package),
         )
         checks = {f"{c.asset}:{c.name}": c.severity for c in self.all_checks()}
-        address = self.ray_address or os.environ.get("RAY_ADDRESS") or None
+        address = launch.address_of(self.ray_address)
         return JobConfig(
             self.job, run_id, accepted.root, fingerprint, inputs, list(self.keys), params, address, checks
         )

@@ -17,7 +17,7 @@ from dagster_dbt.asset_utils import (
 from dagster_dbt.components.dbt_component_utils import DagsterDbtComponentTranslatorSettings
 from dagster_dbt.dbt_project_manager import DbtProjectManager, NoopDbtProjectManager
 
-from orchestration import catalog, dbt, dictionary, harmonise, hospitals, locks
+from orchestration import catalog, dbt, dictionary, harmonise, hospitals, launch, locks
 
 CHECKED = dbt.STATE.parent / "dictionary.checked"
 
@@ -27,7 +27,8 @@ class Warehouse(DbtProjectComponent):
     """dbt models as assets, run from the dbt project's own folder and never from a copy of it.
 
     Every source stands for `input/<hospital>/<table>` of every configured hospital, so dbt runs after all of them. The
-    manifest is rebuilt whenever a file of the project has changed. All tables are published together, or none.
+    manifest is rebuilt whenever a file of the project has changed. All tables are published together, or none. With
+    RAY_ADDRESS set, or `ray_address`, several buckets of patients are made side by side on that cluster.
     """
 
     translation_settings: DagsterDbtComponentTranslatorSettings = field(
@@ -35,6 +36,7 @@ class Warehouse(DbtProjectComponent):
     )
     memory_limit: str = "1200MB"
     threads: int = 2
+    ray_address: str | None = None
 
     @cached_property
     def _project_manager(self) -> DbtProjectManager:
@@ -126,13 +128,14 @@ class Warehouse(DbtProjectComponent):
                     self.memory_limit,
                     self.threads,
                     Path(self.dbt_project.project_dir),
+                    launch.address_of(self.ray_address),
                 )
         except catalog.GateRefused as error:
             lines = {
                 key: str(verdict.line()) for key, verdict in error.verdicts.items() if not verdict.passed
             }
             raise dg.Failure(str(error), metadata=lines, allow_retries=False) from None
-        except (catalog.CatalogError, dbt.DbtError, dictionary.DictionaryError) as error:
+        except (catalog.CatalogError, dbt.DbtError, dictionary.DictionaryError, *launch.FAULTS) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
         buckets = f"{len(outcome.made)} buckets made, {len(outcome.unchanged)} unchanged"
         said = "reused, nothing new" if outcome.reused else f"{buckets}, in {outcome.seconds:.0f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
@@ -29,6 +30,16 @@ ATTRITION = {
     ),
     "remaining": ("bigint", "Rows that are left."),
     "positives": ("bigint", "Rows that are left with label 1; 0 for a task whose label is no class."),
+}
+
+WINDOWS = "label_windows"
+WINDOW_COLUMNS = {
+    "hospital": ("varchar", "{{ doc('hospital') }}"),
+    "holds_from": (
+        "timestamp",
+        "Latest horizon that the hospital's export reaches; null if it reaches none.",
+    ),
+    "holds_until": ("timestamp", "Earliest horizon that it does not reach yet; null if there is none."),
 }
 
 
@@ -62,6 +73,10 @@ def write(project: Path, target: Path) -> None:
     models.append(
         _model("attrition", "How each task's cohort became its labels: who was left out, and why.", ATTRITION)
     )
+    if asking := [one for one in tasks.values() if one.reach]:
+        (folder / "steps" / f"{WINDOWS}.sql").write_text(_windows(asking))
+        says = "Between which ends of a hospital's export every label of these patients stays as it is."
+        models.append(_model(WINDOWS, says, WINDOW_COLUMNS))
     (folder / "tasks.yml").write_text(yaml.safe_dump({"version": 2, "models": models}, sort_keys=False))
 
 
@@ -105,6 +120,7 @@ def _label_model(one: sql.Compiled) -> dict:
 def _flow_model(one: sql.Compiled) -> dict:
     columns = {
         **COLUMNS,
+        "horizon_at": ("timestamp", "Until when the label looks."),
         "label": (one.label_type.lower(), "The label, also of rows that are left out."),
         "excluded_step": ("integer", "Number of the first exclusion that holds; null for a row that stays."),
         **{name: ("varchar", "CCSR category.") for name in _group(one)},
@@ -127,3 +143,27 @@ def _attrition(one: sql.Compiled) -> str:
 from {{{{ ref('{one.name}_flow') }}}} as flow
 cross join (values {steps}) as steps (step, reason)
 group by all"""
+
+
+def _windows(asking: Sequence[sql.Compiled]) -> str:
+    """Labels that ask how far the export reaches change when it comes to reach past a horizon, or, where they do more than
+    compare the two, whenever it moves at all."""
+    ends = {
+        "compared": "select flow.hospital, flow.horizon_at as at from {{{{ ref('{name}_flow') }}}} as flow",
+        "read": "select flow.hospital, unnest([horizon.last_event_at, horizon.last_event_at + interval 1 microsecond]) as at\n"
+        "    from {{{{ ref('{name}_flow') }}}} as flow\n"
+        "    inner join {{{{ source('dictionary', 'horizon') }}}} as horizon on flow.hospital = horizon.hospital",
+    }
+    listed = "\n    union all\n    ".join(ends[one.reach].format(name=one.name) for one in asking)
+    return f"""with ends as (
+    {listed}
+)
+
+select
+    ends.hospital,
+    max(ends.at) filter (where ends.at <= horizon.last_event_at) as holds_from,
+    min(ends.at) filter (where ends.at > horizon.last_event_at) as holds_until
+from ends
+inner join {{{{ source('dictionary', 'horizon') }}}} as horizon on ends.hospital = horizon.hospital
+group by ends.hospital
+"""

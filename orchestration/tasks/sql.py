@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,7 +23,8 @@ ROW = "row"
 class Compiled:
     """A task as SQL: every row of the cohort with its label and the number of the step that excludes it, if any.
 
-    label_type: INTEGER (0 or 1) or DOUBLE; steps: the names of the exclusions, from number 1.
+    label_type: INTEGER (0 or 1) or DOUBLE; steps: the names of the exclusions, from number 1; reach: how it asks how far the
+    hospital's export reaches, see `reach_of`.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Compiled:
     flow: str
     label_type: str
     steps: tuple[str, ...]
+    reach: str | None
 
 
 def compile_task(
@@ -50,6 +52,7 @@ class _Compiler:
         if task.cohort not in cohorts:
             raise self.wrong("cohort", f"there is no {task.cohort!r}; {near(task.cohort, cohorts)}")
         self.columns = dict(cohorts[task.cohort])
+        self.expressions: list[exp.Expression] = []
         self._concepts()
 
     def wrong(self, key: str, says: str) -> LayoutError:
@@ -102,13 +105,15 @@ select
     patient_id,
     visit_id,
     prediction_at,
+    horizon_at,
     cast({label} as {label_type}) as label,
     case
 {when}
     end as excluded_step{", code_group" if task.groups else ""}
 from {"grouped" if task.groups else "followed" if task.outcome else "bounded"} as "{ROW}"
 """
-        return Compiled(self.name, task, flow, label_type, tuple(name for name, _ in steps))
+        names = tuple(name for name, _ in steps)
+        return Compiled(self.name, task, flow, label_type, names, reach_of(self.expressions))
 
     def _outcomes(self) -> str:
         """The first matching event after the prediction and up to the horizon, and the first in the whole record."""
@@ -228,7 +233,9 @@ grouped as (
                 raise self.wrong(
                     key, f"there is no column {column!r} in {where}; {near(column, self.columns)}"
                 )
-        sql = sqlglot.parse_one(parsed.sql, dialect="duckdb").transform(_end_of_day).sql(dialect="duckdb")
+        tree = sqlglot.parse_one(parsed.sql, dialect="duckdb").transform(_end_of_day)
+        self.expressions.append(tree)
+        sql = tree.sql(dialect="duckdb")
         typed = ", ".join(f"cast(null as {kind}) as {name}" for name, kind in self.columns.items())
         try:
             found = self.connection.execute(
@@ -242,6 +249,29 @@ grouped as (
                 key, f"gives {self._type.lower()}; write one that gives {' or '.join(types).lower()}"
             )
         return sql
+
+
+def reach_of(expressions: Iterable[exp.Expression]) -> str | None:
+    """How these read last_event_at: None, not at all; `compared`, only against horizon_at, so that a label changes only when
+    the export comes to reach past its horizon; `read` in any other way.
+    """
+    readers = [c for e in expressions for c in e.find_all(exp.Column) if c.name.lower() == "last_event_at"]
+    if not readers:
+        return None
+    return "compared" if all(_is_compared(column.parent) for column in readers) else "read"
+
+
+def _is_compared(node: exp.Expression | None) -> bool:
+    sides = {
+        (exp.GT, exp.LTE): ["horizon_at", "last_event_at"],
+        (exp.LT, exp.GTE): ["last_event_at", "horizon_at"],
+    }
+    return any(
+        isinstance(node, kinds)
+        and all(isinstance(side, exp.Column) for side in (node.left, node.right))
+        and [node.left.name.lower(), node.right.name.lower()] == names
+        for kinds, names in sides.items()
+    )
 
 
 def _end_of_day(node: exp.Expression) -> exp.Expression:

@@ -6,7 +6,6 @@ logits of its trained tokens. About a third too high is better than a little too
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +90,3 @@ def available_gb() -> float:
     except OSError:
         return float("inf")
     return next(int(line.split()[1]) * 1024 / GIB for line in lines if line.startswith("MemAvailable"))
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

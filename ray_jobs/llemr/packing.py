@@ -110,13 +110,17 @@ def pack(
 
 
 def _places(lengths: list[int], row_length: int) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
-    """Where each unit goes, as (row, start, number within the row), and the batch's shape; first fit, longest first."""
+    """Where each unit goes, as (row, start, number within the row), and the batch's shape.
+
+    Best fit, decreasing: the longest units first, each into the fullest row that has room for it.
+    """
     room = max(row_length, *lengths)
     used: list[int] = []
     held: list[int] = []
     places: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
     for unit in sorted(range(len(lengths)), key=lambda u: -lengths[u]):
-        row = next((r for r, u in enumerate(used) if u + lengths[unit] <= room), len(used))
+        fitting = (r for r, u in enumerate(used) if u + lengths[unit] <= room)
+        row = max(fitting, key=used.__getitem__, default=len(used))
         if row == len(used):
             used.append(0)
             held.append(0)

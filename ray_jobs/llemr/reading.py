@@ -89,6 +89,9 @@ class Reader:
         self.lengths = np.array([len(r) for r in questions.records])
         self.by_length = np.argsort(self.lengths, kind="stable")
         self.asked = questions.by_record()
+        self.odds = np.cumsum(
+            self._rarity()[self.by_length]
+        )  # of drawing a record, added up from the shortest
         matrices = [
             p for n, p in lm.named_parameters() if p.ndim == 2 and "embed" not in n and "lm_head" not in n
         ]
@@ -106,7 +109,8 @@ class Reader:
         for step in range(self.recipe.steps):
             rows = self._rows(events)
             batch = pack(self.before, rows)
-            now = self._learn(batch, rows, step)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+                now = self._learn(batch, rows, step)
             exact = now.exact if step == 0 else 0.95 * exact + 0.05 * now.exact
             loss = now.loss if step == 0 else 0.95 * loss + 0.05 * now.loss
             questions, tokens = questions + now.questions, tokens + now.tokens
@@ -130,12 +134,19 @@ class Reader:
         start = self.recipe.start_events
         return int(start * (self.lengths.max() / start) ** done)
 
+    def _rarity(self) -> np.ndarray:
+        """float64 [records]: how rare the families of a record's questions are, to the power of `balance`, on average."""
+        family = self.questions.frame["family"].rank("dense").to_numpy() - 1
+        rare = np.bincount(family)[family].astype(np.float64) ** -self.recipe.balance
+        return np.array([rare[asked].mean() if len(asked) else 0.0 for asked in self.asked])
+
     def _rows(self, events: int) -> list:
         """Random records of at most `events` events with their questions, until the batch has its tokens."""
         within = max(1, int(np.searchsorted(self.lengths[self.by_length], events, side="right")))
         rows, total = [], 0
         while total < self.recipe.batch_tokens:
-            record = int(self.by_length[self.rng.integers(within)])
+            drawn = np.searchsorted(self.odds, self.rng.random() * self.odds[within - 1], side="right")
+            record = int(self.by_length[min(int(drawn), within - 1)])
             asked = self.asked[record]
             if len(asked) > QUESTIONS_A_RECORD:
                 asked = self.rng.choice(asked, QUESTIONS_A_RECORD, replace=False)

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -20,7 +21,9 @@ from pydantic import (
     model_validator,
 )
 
-from ray_jobs.config import JobError
+from ray_jobs.config import PACKAGE, JobError
+
+FOLDER = PACKAGE / "recipes"
 
 
 class _Strict(BaseModel):
@@ -46,9 +49,11 @@ class BaseModelRecipe(_Strict):
     withheld: float = Field(
         0.08, ge=0, lt=1
     )  # share of records read without their events, so that this is known too
+    balance: float = Field(0.0, ge=0, le=1)  # 0 reads records as they come, 1 every family of questions alike
     lr_matrices: PositiveFloat = 0.008  # Muon
     lr_rest: PositiveFloat = 0.0015  # AdamW: embeddings and norms
     threads: PositiveInt | None = None  # by default all cores
+    precision: Literal["fp32", "bf16"] = "fp32"  # of reading; bf16 is by autocast, for CPUs with AVX512-BF16
 
 
 class StageRecipe(_Strict):
@@ -132,6 +137,15 @@ class Recipe(_Strict):
             where = f"recipe {name}: {key}: " if key else f"recipe {name}: "
             message = first["msg"].removeprefix("Value error, ")
             raise JobError(f"{where}{message}{_nearest(first['loc'])}") from None
+
+    @classmethod
+    def named(cls, name: str, **changes: object) -> Recipe:
+        """The recipe in `ray_jobs/recipes/<name>.yaml`. Raises JobError naming the recipes that there are."""
+        file = FOLDER / f"{name}.yaml"
+        if not file.is_file():
+            known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
+            raise JobError(f"no recipe {name!r}; there are {known}")
+        return cls.of(yaml.safe_load(file.read_text(encoding="utf-8")) | changes)
 
     def stage(self, name: str) -> StageRecipe:
         stage = getattr(self, name, None)

@@ -39,7 +39,13 @@ def replica(events: pl.DataFrame, number: int, seed: int) -> pl.DataFrame:
     )
     spread = pl.col("value").std().over("text").fill_null(0)
     admitted = pl.col("event_at").filter(pl.col("kind") == "admission").min().over("hospital", "visit_id")
-    share = pl.when(pl.col("concept").is_null()).then(pl.col("texts").sqrt()).otherwise(pl.col("texts"))
+    share = (
+        pl.when(pl.col("kind") == "culture")  # rare, and much is asked of them
+        .then(1.0)
+        .when(pl.col("concept").is_null())
+        .then(pl.col("texts").sqrt())
+        .otherwise(pl.col("texts"))
+    )
     told = pl.col("text_draw").first().over("hospital", "visit_id", "text") < share
     stays = told & (pl.col("draw") < pl.col("kept"))
     moved = pl.when(pl.col("concept").is_not_null()).then((pl.col("value") + pl.col("noise") * spread).abs())

@@ -24,7 +24,6 @@ import torch
 
 from orchestration import catalog
 from ray_jobs.config import JobConfig
-from ray_jobs.llemr import memory
 from ray_jobs.llemr.corpus import Corpus, rows_of
 from ray_jobs.llemr.engine import Trainer, groups, rate
 from ray_jobs.llemr.model import Llemr
@@ -139,7 +138,7 @@ def by_ray(root: str, recipe: Recipe, scratch: Path) -> dict[str, float]:
     )  # fmt: skip
     job = Job(config, scratch, logging.getLogger("overhead"), None)
     started = time.perf_counter()
-    with job.ray(num_cpus=recipe.workers * recipe.cpus_per_worker), patch.object(memory, "cores", lambda: 1):
+    with job.ray(num_cpus=recipe.workers * recipe.cpus_per_worker), patch.object(train, "cores", lambda: 1):
         ready = time.perf_counter()
         _, figures, _ = train.fit(job, recipe, "stage2")
         ended = time.perf_counter()

@@ -184,11 +184,8 @@ def measure(root: str, recipe: Recipe, start: str = "weights/stage1", steps: int
 
 
 def tiny() -> Recipe:
-    import yaml
 
-    from orchestration import catalog
-
-    return Recipe.of(yaml.safe_load((catalog.REPOSITORY / "ray_jobs/recipes/tiny.yaml").read_text()))
+    return Recipe.named("tiny")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from orchestration import catalog, dictionary, input_layer
 from tests.small_input import accept
 
 HERE = Path(__file__).parent
-HOURS, ROWS_PER_STAY, BUCKET_ROWS = 72, 2000, 5_000_000
+HOURS, ROWS_PER_STAY, BUCKET_ROWS = 72, 2000, 2_000_000
 LATER = ("fio2", "peep", "urine_output", "weight")  # so that every aggregate but mean, min and max occurs
 
 
@@ -40,9 +40,9 @@ def generated_items() -> list[tuple]:
     return rows
 
 
-def generate(root: str, rows: int) -> None:
-    """An accepted hospital `bench` of about so many measurements, in buckets of BUCKET_ROWS, sorted by patient and time."""
-    stays, buckets = max(1, rows // ROWS_PER_STAY), max(1, round(rows / BUCKET_ROWS))
+def generate(root: str, rows: int, buckets: int | None = None) -> None:
+    """An accepted hospital `bench` of about so many measurements, sorted by patient and time; `buckets` of BUCKET_ROWS."""
+    stays, buckets = max(1, rows // ROWS_PER_STAY), buckets or buckets_of(rows)
     items = generated_items()
     listed = [
         {
@@ -72,6 +72,10 @@ def generate(root: str, rows: int) -> None:
                     f"copy ({_source(table)}) to '{path}' (format parquet, compression zstd, row_group_size 122880)",
                     used,
                 )
+
+
+def buckets_of(rows: int) -> int:
+    return max(1, round(rows / BUCKET_ROWS))
 
 
 def _source(table: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import duckdb
 
-from orchestration import catalog, dbt, dictionary, harmonise
+from orchestration import catalog, dbt, dictionary, harmonise, warehouse_run
 from tests.benchmarks.hourly_grid.generate import HERE, HOURS, mapped_concepts
 
 
@@ -16,7 +16,7 @@ def ours(root: str, out: Path, models: str = "+icu_hourly") -> None:
     """What the night does to one bucket after another, up to the named models; seconds.json tells where the time went."""
     accepted = catalog.load(root)
     inputs = sorted(harmonise.inputs_of(accepted, ["bench"]))
-    run = harmonise.Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
+    run = warehouse_run.Run(out, accepted, inputs, {}, "800MB", 1, dbt.PROJECT)
     seconds: dict[str, float] = {}
     for bucket in sorted(run.files["measurements"]):
         database = run.prepared(bucket)
