@@ -211,5 +211,5 @@ def test_a_difference_among_few_patients_is_not_tested():
     one = comparison.compare(told, "base")["rare"]
     assert one.minus["better"].value > 0 and np.isnan(one.p.get("better", np.nan))
     assert comparison.sentence("rare", one, "base").startswith(
-        "rare: the held-out split has 4 patients of one class"
+        "rare: too few held-out patients of one class (4)"
     )

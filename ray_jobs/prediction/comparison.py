@@ -121,7 +121,7 @@ def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str]
         elif baseline not in one.figures:
             why = f"{baseline} does not tell it"
         elif patients < FEWEST_PATIENTS:
-            why = f"the held-out split has {patients} patients of one class"
+            why = f"too few held-out patients of one class ({patients})"
         return f"{task}: {why}, so nothing is compared."
     value, rows, positive = one.figures[baseline]["auroc"].value, len(one.labels), int(one.labels.sum())
     small = f" Only {rows} rows, {positive} positive." if is_small(rows) else ""
