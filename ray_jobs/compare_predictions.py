@@ -101,7 +101,7 @@ def report(
             p = one.p.get(name, np.nan)
             cells += [
                 bounded(one.minus[name].as_dict()) if name in one.minus else "",
-                "" if np.isnan(p) else comparison.shown_p(p).removeprefix("= "),
+                "" if np.isnan(p) else comparison.shown_p(p),
             ]
             n = figures["auroc"].questions
             lines.append(f"| {name if n == rows else f'{name} (n = {n})'} | {' | '.join(cells)} |")

@@ -150,11 +150,11 @@ def beats(one: Compared, name: str) -> bool:
 
 def _said(one: Compared, name: str) -> str:
     gain = one.minus[name]
-    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p {shown_p(one.p[name])}"
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p {'' if one.p[name] < 0.001 else '= '}{shown_p(one.p[name])}"
 
 
 def shown_p(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def is_small(rows: int) -> bool:
