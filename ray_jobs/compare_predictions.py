@@ -80,7 +80,8 @@ def report(
         "# Who foresees what",
         "",
         "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of patients; differences to the baseline "
-        f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report.",
+        f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report, "
+        f"of tasks with at least {comparison.FEWEST_PATIENTS} patients of either class.",
         "",
         *(f"- {comparison.sentence(task, one, baseline, challengers)}" for task, one in tasks.items()),
     ]
@@ -100,7 +101,7 @@ def report(
             p = one.p.get(name, np.nan)
             cells += [
                 bounded(one.minus[name].as_dict()) if name in one.minus else "",
-                "" if np.isnan(p) else f"{p:.3f}",
+                "" if np.isnan(p) else comparison.shown_p(p),
             ]
             n = figures["auroc"].questions
             lines.append(f"| {name if n == rows else f'{name} (n = {n})'} | {' | '.join(cells)} |")

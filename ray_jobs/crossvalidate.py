@@ -24,6 +24,7 @@ from scipy.sparse import csr_matrix
 from orchestration import catalog
 from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, ensemble, language, predictions, summaries
+from ray_jobs.prediction.comparison import shown_p
 from ray_jobs.prediction.labels import KEYS, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import FIGURES, PatientBootstrap, bounded, classify, holm, p_value
@@ -217,7 +218,7 @@ def table(content: Mapping) -> str:
     ]
     for name, found in content["models"].items():
         cells = [bounded(found[f]) for f in FIGURES]
-        p = next((str(v) for k, v in found.items() if k.startswith("p against")), "")
+        p = next((shown_p(v) for k, v in found.items() if k.startswith("p against")), "")
         lines.append(f"| {name} | {' | '.join(cells)} | {p} |")
     return "\n".join(lines)
 

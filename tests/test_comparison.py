@@ -69,6 +69,7 @@ def root(tmp_path_factory):
             ("rich_counts_lightgbm", "stay", "all"): predictions.told(frame, base),
             ("rich_counts_lightgbm", "groups/CIR019", "all"): predictions.told(few, base[:20]),
             ("rich_counts_lightgbm", "never", "all"): predictions.told(none, base),
+            ("rich_counts_lightgbm", "never", "few_shot"): predictions.told(none, base, shots=1, replicate=0),
             ("rich_counts_lightgbm", "stay", "left_out"): predictions.told(frame, scores(frame, 0.2, 9)),
         },
     )
@@ -112,7 +113,7 @@ def run(root, tmp_path, **params):
 def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tmp_path):
     folder = run(root, tmp_path)
     told = (folder / "report.md").read_text()
-    assert "- stay: better beats rich_counts_lightgbm (AUROC 0." in told and "corrected p = 0.0" in told
+    assert "- stay: better beats rich_counts_lightgbm (AUROC 0." in told and "corrected p < 0.001" in told
     assert "no challenger beats rich_counts_lightgbm" in told and "Only 20 rows, 7 positive." in told
     assert "- never: the held-out split has one class, so nothing is compared." in told
     assert "other_rows tells 240 other rows and is not compared." in told
@@ -195,3 +196,20 @@ def test_an_unknown_baseline_is_one_line(root, tmp_path):
         match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm, some_rows",
     ):
         run(root, tmp_path, baseline="nobody")
+
+
+def test_a_difference_among_few_patients_is_not_tested():
+    frame = labels(80).with_columns(
+        label=pl.when(pl.col("patient_id").is_in(["p0", "p1"])).then(1).otherwise(0)
+    )
+    told = pl.concat(
+        predictions.told(frame, scores(frame, skill, 1)).with_columns(
+            contestant=pl.lit(name), task=pl.lit("rare"), part=pl.lit("all")
+        )
+        for name, skill in {"base": 0.0, "better": 9.0}.items()
+    )
+    one = comparison.compare(told, "base")["rare"]
+    assert one.minus["better"].value > 0 and np.isnan(one.p.get("better", np.nan))
+    assert comparison.sentence("rare", one, "base").startswith(
+        "rare: too few held-out patients of one class (4)"
+    )

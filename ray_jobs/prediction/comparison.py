@@ -18,6 +18,7 @@ from ray_jobs.statistics import RANKED, Interval, PatientBootstrap, Ranking, bou
 KEY = ["subject_id", "prediction_time", "boolean_value"]
 CHANCE = "predicted_boolean_probability"
 FEWEST = 30  # rows below which a figure is marked
+FEWEST_PATIENTS = 5  # of either class; with fewer, no difference is tested
 SURE = 0.05
 
 
@@ -68,10 +69,17 @@ def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
                 )
                 value, draws = theirs
                 one.minus[name] = Interval(ours.value - value, *bounds(one.draws[name] - draws), *counts)
-                raw[task, name] = p_value(one.draws[name], draws)
+                if fewer(one, one.told(name)) >= FEWEST_PATIENTS:
+                    raw[task, name] = p_value(one.draws[name], draws)
     for (task, name), p in holm(raw).items():
         found[task].p[name] = p
-    return dict(sorted(found.items()))
+    return dict(sorted(found.items(), key=lambda task: ("/" in task[0], task[0])))
+
+
+def fewer(one: Compared, mask: np.ndarray) -> int:
+    """Patients of the rarer class among some rows, bool [n]."""
+    patients = one.bootstrap.patient
+    return min(len(np.unique(patients[mask & (one.labels == which)])) for which in (False, True))
 
 
 def placed(of: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray | None:
@@ -105,12 +113,15 @@ def _judged(
 
 def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str] = ("*",)) -> str:
     """Whether a challenger (a contestant whose name is like one of these patterns) beats the baseline, with corrected p."""
-    if baseline not in one.figures:
-        return f"{task}: {baseline} does not tell it, so nothing is compared."
-    known = challenging(one, challengers)
-    if not known:
-        one_class = len(np.unique(one.labels)) < 2
-        why = "the held-out split has one class" if one_class else "no challenger tells it on the same rows"
+    known, patients = challenging(one, challengers), fewer(one, np.ones(len(one.labels), bool))
+    if not known or baseline not in one.figures:
+        why = "no challenger tells it on the same rows"
+        if not patients:
+            why = "the held-out split has one class"
+        elif baseline not in one.figures:
+            why = f"{baseline} does not tell it"
+        elif patients < FEWEST_PATIENTS:
+            why = f"too few held-out patients of one class ({patients})"
         return f"{task}: {why}, so nothing is compared."
     value, rows, positive = one.figures[baseline]["auroc"].value, len(one.labels), int(one.labels.sum())
     small = f" Only {rows} rows, {positive} positive." if is_small(rows) else ""
@@ -139,7 +150,11 @@ def beats(one: Compared, name: str) -> bool:
 
 def _said(one: Compared, name: str) -> str:
     gain = one.minus[name]
-    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p = {one.p[name]:.3f}"
+    return f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}), corrected p {'' if one.p[name] < 0.001 else '= '}{shown_p(one.p[name])}"
+
+
+def shown_p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def is_small(rows: int) -> bool:

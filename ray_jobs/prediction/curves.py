@@ -10,16 +10,22 @@ from ray_jobs.prediction.comparison import Compared
 from ray_jobs.reporting import Markdown
 from ray_jobs.statistics import BINS
 
+# of matplotlib's tab20, dark ones first, so that neighbours differ
+COLOURS = [
+    "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf",
+    "#aec7e8", "#ffbb78", "#98df8a", "#ff9896", "#c5b0d5", "#c49c94", "#f7b6d2", "#c7c7c7", "#dbdb8d", "#9edae5",
+]  # fmt: skip
+
 
 def of_task(task: str, one: Compared, shots: pl.DataFrame) -> Markdown:
     """shots: of `comparison.by_shots`, of this task alone. A task with one class has no curves: its calibration alone is
     drawn."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    drawn = plots.figure(width=13, height=3.4)
+    drawn = plots.figure(width=16, height=3.4)
     roc, recall, calibration, few = drawn.subplots(1, 4)
     for i, (name, scores) in enumerate(one.scores.items()):
-        colour, labels, scores = f"C{i % 10}", one.labels[one.told(name)], scores[one.told(name)]
+        colour, labels, scores = COLOURS[i % len(COLOURS)], one.labels[one.told(name)], scores[one.told(name)]
         if len(np.unique(labels)) == 2:
             wrong, right, _ = roc_curve(labels, scores)
             roc.plot(wrong, right, label=name, linewidth=1, color=colour)
@@ -27,7 +33,7 @@ def of_task(task: str, one: Compared, shots: pl.DataFrame) -> Markdown:
             recall.plot(found, precision, linewidth=1, color=colour)
         calibration.plot(*_calibration(labels, scores), marker=".", linewidth=1, color=colour, label=name)
         mine = (
-            shots.filter((pl.col("contestant") == name) & (pl.col("k") > 0))
+            shots.filter((pl.col("contestant") == name) & (pl.col("k") > 0) & pl.col("auroc").is_finite())
             .group_by("k")
             .agg(
                 pl.col("auroc").mean().alias("mean"),
@@ -48,7 +54,7 @@ def of_task(task: str, one: Compared, shots: pl.DataFrame) -> Markdown:
     calibration.set(xlabel="probability", ylabel="frequency")
     few.set(xlabel="labels of a class (dotted: all)", ylabel="AUROC")
     few.set_xscale("log", base=2)
-    calibration.legend(fontsize="xx-small")
+    drawn.legend(*calibration.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return plots.image(drawn, f"curves of {task}")
 
 
