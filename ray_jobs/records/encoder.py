@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ray_jobs.config import JobError
-from ray_jobs.embed_events import TOKENS_PER_BATCH, batches, encoder_folder, files_sha
+from ray_jobs.embed_events import batches, encoder_folder, files_sha
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class Settings:
     instruction: str = "first"
     context: int | None = None
     precision: str | None = None
-    tokens_per_batch: int = TOKENS_PER_BATCH
+    tokens_per_batch: int = 2048
 
     def __post_init__(self):
         choices_of = {
