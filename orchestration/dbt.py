@@ -6,12 +6,14 @@ model, kind and line.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,6 +28,7 @@ from orchestration.tasks import models as task_models
 PROJECT = REPOSITORY / "dbt_project"
 STATE = Path(os.environ.get("WARDLINE_STATE") or REPOSITORY / ".dagster") / "dbt"
 PROCESS = DbtProcess()
+FORGOTTEN_AFTER = 3600  # seconds that a parse is kept after its last use
 DATABASE = "warehouse.duckdb"  # the parsed manifest knows the database by this name, wherever the file lies
 PARSED_AS = (
     "--profile",
@@ -98,7 +101,9 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
     Raises DbtError, or wording.LayoutError if a task or a grid is wrong.
     """
     folder = state / parse_key(project)
-    if not (folder / "manifest.json").exists():
+    if (folder / "manifest.json").exists():
+        os.utime(folder)
+    else:
         state.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix="parse-", dir=state))
         try:
@@ -107,15 +112,24 @@ def target(project: Path = PROJECT, state: Path = STATE) -> Path:
             grid_models.write(project, fresh / "project")
             _dbt(PARSE, fresh, fresh / DATABASE)
             (fresh / DATABASE).unlink(missing_ok=True)
-            for old in state.iterdir():
-                if old not in (fresh, folder) and not old.name.startswith("parse-"):
-                    shutil.rmtree(old, ignore_errors=True)
-            if not folder.exists():
+            try:
                 fresh.rename(folder)
+            except OSError:
+                if not (folder / "manifest.json").exists():
+                    raise  # else another process has parsed the same meanwhile
+            _forget(state, time.time() - FORGOTTEN_AFTER)
         finally:
             PROCESS.close()
             shutil.rmtree(fresh, ignore_errors=True)
     return folder
+
+
+def _forget(state: Path, before: float) -> None:
+    """Remove parses last used before that time. Younger ones may be in use by other processes, of other projects too."""
+    for old in state.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process removes it, too
+            if old.stat().st_mtime < before:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def manifest(project: Path = PROJECT) -> dict:

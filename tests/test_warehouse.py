@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 import subprocess
 import sys
+import time
 
 import dagster as dg
 import pytest
@@ -179,6 +181,20 @@ def test_the_caller_s_own_dbt_settings_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("DBT_TARGET", "nowhere")
     monkeypatch.setenv("DBT_PROFILE", "nowhere")
     assert (dbt.target(state=tmp_path / "state") / "manifest.json").exists()
+
+
+def test_a_parse_leaves_those_that_others_use(tmp_path):
+    """Processes of several projects share the state: a fresh parse removes only what nobody has used for long."""
+    state = tmp_path / "state"
+    used, forgotten = state / "used", state / "parse-killed"
+    for folder, age in ((used, dbt.FORGOTTEN_AFTER - 60), (forgotten, dbt.FORGOTTEN_AFTER + 60)):
+        folder.mkdir(parents=True)
+        os.utime(folder, (time.time() - age,) * 2)
+    fresh = dbt.target(state=state)
+    assert set(state.iterdir()) == {used, fresh}
+    os.utime(fresh, (0, 0))
+    assert dbt.target(state=state) == fresh
+    assert fresh.stat().st_mtime > time.time() - 60
 
 
 def test_published_models_are_all_but_the_steps():
