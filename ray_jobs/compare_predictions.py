@@ -20,7 +20,7 @@ from ray_jobs.prediction import comparison, curves, predictions
 from ray_jobs.prediction.comparison import Compared
 from ray_jobs.prediction.labels import read
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import FIGURES, bounded
+from ray_jobs.statistics import FEWEST_PATIENTS, FIGURES, bounded
 
 WHOLE = "Trained on the whole train split"
 
@@ -81,7 +81,7 @@ def report(
         "",
         "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of patients; differences to the baseline "
         f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report, "
-        f"of tasks with at least {comparison.FEWEST_PATIENTS} patients of either class.",
+        f"of tasks with at least {FEWEST_PATIENTS} patients of either class.",
         "",
         *(f"- {comparison.sentence(task, one, baseline, challengers)}" for task, one in tasks.items()),
     ]

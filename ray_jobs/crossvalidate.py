@@ -27,7 +27,16 @@ from ray_jobs.prediction import baselines, counts, ensemble, language, predictio
 from ray_jobs.prediction.comparison import shown_p
 from ray_jobs.prediction.labels import KEYS, read
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import FIGURES, PatientBootstrap, bounded, classify, holm, p_value
+from ray_jobs.statistics import (
+    FEWEST_PATIENTS,
+    FIGURES,
+    PatientBootstrap,
+    bounded,
+    classify,
+    holm,
+    p_value,
+    rarer_class,
+)
 
 COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
 SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
@@ -189,10 +198,11 @@ def figures(
     for name, probabilities in said.items():
         of, draws[name] = classify(bootstrap, truth, probabilities)
         found[name] = {figure: interval.as_dict() for figure, interval in of.items()}
+    testable = rarer_class(bootstrap.patient, truth) >= FEWEST_PATIENTS
     raw = {
         name: p_value(draws[against]["auroc"], d["auroc"])
         for name, d in draws.items()
-        if against in draws and name != against
+        if against in draws and name != against and testable
     }
     for name, p in holm(raw).items():
         found[name][f"p against {against}"] = round(p, 4)

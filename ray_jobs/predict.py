@@ -22,7 +22,16 @@ from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, predictions, protocol
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, Markdown, main
-from ray_jobs.statistics import PatientBootstrap, bounded, classify, holm, p_value, shown
+from ray_jobs.statistics import (
+    FEWEST_PATIENTS,
+    PatientBootstrap,
+    bounded,
+    classify,
+    holm,
+    p_value,
+    rarer_class,
+    shown,
+)
 
 FEWEST = 30  # held-out labels below which a figure is marked
 
@@ -107,6 +116,7 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
             **{figure: interval.as_dict() for figure, interval in figures.items()},
             "chosen": dict(fitted.chosen),
             "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
+            "patients_of_the_rarer_class": rarer_class(patients, truth[splits == "held_out"]),
             "draws": draws["auroc"],
         }
         said = predictions.told(held, fitted.probabilities)
@@ -117,12 +127,14 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
 
 
 def compare(results: Mapping[str, dict]) -> None:
-    """Rich against plain counts, of LightGBM: the gain in AUROC, and its p, paired and corrected over all tasks."""
+    """Rich against plain counts, of LightGBM: the gain in AUROC, and its p, paired and corrected over all tasks; without a p where there are
+    hardly any patients of one class."""
     raw = {}
     for name, result in results.items():
         rich, plain_counts = (result.get(f"{kind} counts, LightGBM") for kind in ("rich", "plain"))
         if rich and plain_counts and rich["auroc"]["value"] is not None:
-            raw[name] = p_value(rich["draws"], plain_counts["draws"])
+            if rich["patients_of_the_rarer_class"] >= FEWEST_PATIENTS:
+                raw[name] = p_value(rich["draws"], plain_counts["draws"])
             result["rich_minus_plain"] = round(rich["auroc"]["value"] - plain_counts["auroc"]["value"], 4)
     for name, p in holm(raw).items():
         results[name]["p_rich_over_plain"] = None if np.isnan(p) else round(p, 4)

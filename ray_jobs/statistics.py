@@ -13,6 +13,7 @@ DRAWS = 1000
 LEVEL = 95.0
 BINS = 10
 CELLS = 2_000_000  # weights that are held at once
+FEWEST_PATIENTS = 5  # of either class; with fewer, no difference is tested
 RANKED = ("auroc", "auprc", "min_se_ppv")
 FIGURES = (*RANKED, "brier", "calibration_error")
 
@@ -175,18 +176,23 @@ def _by_bin(bootstrap: PatientBootstrap, distances: np.ndarray, scores: np.ndarr
 
 
 def p_value(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Two-sided p of a difference from paired draws; nan if no draw has both classes.
+    """Two-sided p of a difference from paired draws; nan if fewer than two draws have both classes.
 
     The mean of the differences in units of their deviation, as a normal variate (the bootstrap test of pROC, Robin et al.
     2011). Counting draws beyond 0 cannot tell a p below 2 in 1,001, which no correction over hundreds of comparisons survives.
     """
     difference = (ours - theirs)[~np.isnan(ours - theirs)]
-    if not len(difference):
+    if len(difference) < 2:
         return np.nan
     mean, deviation = abs(difference.mean()), difference.std()
     if deviation == 0:
         return 1.0 if mean == 0 else 0.0
     return float(erfc(mean / deviation / np.sqrt(2)))
+
+
+def rarer_class(patients: np.ndarray, labels: np.ndarray) -> int:
+    """Patients of the rarer class among rows, both [n]. Below FEWEST_PATIENTS a p says nothing: the draws hold hardly another patient of it."""
+    return min(len(np.unique(patients[labels == which])) for which in (False, True))
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

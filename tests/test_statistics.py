@@ -15,6 +15,7 @@ from ray_jobs.statistics import (
     holm,
     mean_difference,
     p_value,
+    rarer_class,
 )
 from tests.benchmarks import bootstrap as benchmark
 
@@ -176,6 +177,12 @@ def test_a_p_value_is_that_of_the_normal_and_near_the_share_of_draws():
     p, zero = p_value(draws, np.zeros(len(draws))), (draws < 0).mean()
     assert p == pytest.approx(0.1336, abs=2e-3) and p == pytest.approx(2 * zero, rel=0.05)
     assert p_value(np.ones(9), np.zeros(9)) == 0.0
+    assert np.isnan(p_value(np.array([0.9, np.nan]), np.array([0.1, np.nan])))  # of one draw nothing is known
+
+
+def test_the_rarer_class_is_counted_in_patients():
+    patients, labels = np.array(["a", "a", "b", "c", "d"]), np.array([1, 1, 0, 0, 1])
+    assert rarer_class(patients, labels) == 2 and rarer_class(patients, np.zeros(5)) == 0
 
 
 def test_the_benchmark_says_its_ratio():

@@ -13,12 +13,22 @@ from fnmatch import fnmatch
 import numpy as np
 import polars as pl
 
-from ray_jobs.statistics import RANKED, Interval, PatientBootstrap, Ranking, bounds, classify, holm, p_value
+from ray_jobs.statistics import (
+    FEWEST_PATIENTS,
+    RANKED,
+    Interval,
+    PatientBootstrap,
+    Ranking,
+    bounds,
+    classify,
+    holm,
+    p_value,
+    rarer_class,
+)
 
 KEY = ["subject_id", "prediction_time", "boolean_value"]
 CHANCE = "predicted_boolean_probability"
 FEWEST = 30  # rows below which a figure is marked
-FEWEST_PATIENTS = 5  # of either class; with fewer, no difference is tested
 SURE = 0.05
 
 
@@ -69,17 +79,12 @@ def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
                 )
                 value, draws = theirs
                 one.minus[name] = Interval(ours.value - value, *bounds(one.draws[name] - draws), *counts)
-                if fewer(one, one.told(name)) >= FEWEST_PATIENTS:
+                mine = one.told(name)
+                if rarer_class(one.bootstrap.patient[mine], one.labels[mine]) >= FEWEST_PATIENTS:
                     raw[task, name] = p_value(one.draws[name], draws)
     for (task, name), p in holm(raw).items():
         found[task].p[name] = p
     return dict(sorted(found.items(), key=lambda task: ("/" in task[0], task[0])))
-
-
-def fewer(one: Compared, mask: np.ndarray) -> int:
-    """Patients of the rarer class among some rows, bool [n]."""
-    patients = one.bootstrap.patient
-    return min(len(np.unique(patients[mask & (one.labels == which)])) for which in (False, True))
 
 
 def placed(of: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray | None:
@@ -113,7 +118,7 @@ def _judged(
 
 def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str] = ("*",)) -> str:
     """Whether a challenger (a contestant whose name is like one of these patterns) beats the baseline, with corrected p."""
-    known, patients = challenging(one, challengers), fewer(one, np.ones(len(one.labels), bool))
+    known, patients = challenging(one, challengers), rarer_class(one.bootstrap.patient, one.labels)
     if not known or baseline not in one.figures:
         why = "no challenger tells it on the same rows"
         if not patients:
