@@ -1,0 +1,80 @@
+"""Recipes and what a training tells of itself: mistakes, memory, curves."""
+
+import pytest
+import torch
+
+from ray_jobs.config import JobError
+from ray_jobs.llemr import memory, speed
+from ray_jobs.llemr.muon import orthogonal
+from ray_jobs.llemr.progress import Curves, Pace
+from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.llemr.worker import out_of_memory
+
+RECIPE = {
+    "name": "small", "hardware": "any", "memory_per_worker_gb": 4,
+    "stage1": {"sets": ["schema_alignment"], "steps": 3, "rows": 4, "lr": 0.001},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"presicion": "bf16"}, "recipe small: presicion: .*; did you mean precision?"),
+        ({"stage1": RECIPE["stage1"] | {"steps": 0}}, "recipe small: stage1.steps: .*greater than 0"),
+        (
+            {"stage1": RECIPE["stage1"] | {"sets": ["notes"]}},
+            "recipe small: stage1.sets.0: .*schema_alignment",
+        ),
+        ({"workers": 3}, "recipe small: stage1.rows is 4, which 3 workers cannot share evenly"),
+    ],
+)
+def test_a_wrong_recipe_is_one_clear_line(change, message):
+    with pytest.raises(JobError, match=message):
+        Recipe.of(RECIPE | change)
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_it_starts(weights):
+    recipe = Recipe.of(RECIPE | {"memory_per_worker_gb": 0.5})
+    with pytest.raises(
+        JobError, match=r"recipe small: stage1 needs about .* GB a worker .* lower stage1.micro_batch_rows"
+    ):
+        memory.must_fit(recipe, "stage1", weights.lm.config, 1_000_000, 100_000)
+
+
+def test_memory_that_cannot_be_had_has_a_name():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    assert out_of_memory(raised.value) and out_of_memory(MemoryError())
+    assert not out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_what_a_training_used_is_told():
+    curves = Curves({"stage1": {1: 0.5, 2: 0.25}}, {"stage1": {1: 100.0, 2: 120.0}})
+    pace = Pace(0, 2, speed.operations(1000, 100))
+    pace.add(4, 100)
+    assert pace.figures().keys() == {
+        "step_s",
+        "step_cpu_s",
+        "tokens_a_second",
+        "memory_gb",
+    }  # no peak of a CPU
+    pace.peak = 4200.0
+    spent = 100 / pace.figures()["tokens_a_second"]
+    assert pace.figures()["mfu"] == pytest.approx(100 / spent, rel=1e-3) and "of the peak" in pace.line(
+        1, 0.5
+    )
+    assert curves.points() == {"stage1": [(1, 0.5), (2, 0.25)]}
+
+
+def test_curves_are_written_for_tensorboard(tmp_path):
+    Curves({"blind": {1: 0.5}}, {"blind": {1: 100.0}}).tensorboard(tmp_path)
+    (file,) = (tmp_path / "blind").glob("events.out.tfevents.*")
+    assert b"tokens_a_second" in file.read_bytes()
+
+
+def test_muon_makes_singular_values_alike():
+    for shape in ((2, 16, 48), (2, 48, 16)):
+        values = torch.linalg.svdvals(
+            orthogonal(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+        )
+        assert values.min() > 0.3 and values.max() < 1.3
