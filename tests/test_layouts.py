@@ -33,8 +33,14 @@ ROWS = {
             "patients": 100,
             "visits": 129,
             "stays": 136 + 524 - 129 - 167,
-            "measurements": 76_074 + 758_355 - 648 + 11_320
-            + 3_010 + 63 + 475 + 73,  # the last: rates and ends of vasoactive drugs, CareVue and MetaVision
+            "measurements": 76_074
+            + 758_355
+            - 648
+            + 11_320
+            + 3_010
+            + 63
+            + 475
+            + 73,  # the last: rates and ends of vasoactive drugs, CareVue and MetaVision
             "diagnoses": 1_761,
             "procedures": 506 + 753 + 1_579,
             "microbiology": 2_003,

@@ -68,7 +68,10 @@ def measurements(root: str) -> pl.DataFrame:
         ("patients", 100),
         ("visits", 275),
         ("stays", 140 + 686),  # ICU stays, and transfers that are neither discharge, ICU nor outside a visit
-        ("measurements", 107_727 + 257_474 + 9_362 + 2_964 + 1_885 + 243),  # the last: starts and ends of vasoactive drugs
+        (
+            "measurements",
+            107_727 + 257_474 + 9_362 + 2_964 + 1_885 + 243,
+        ),  # the last: starts and ends of vasoactive drugs
         ("diagnoses", 4_506),
         ("procedures", 722 + 1_468),
         ("medications", 18_087 + 20_404),
@@ -103,7 +106,9 @@ def test_row_ids_are_unique(root: str) -> None:
         assert table(root, name)["row_id"].is_unique().all(), name
 
 
-def test_a_vasoactive_drug_runs_until_an_end_that_no_row_takes_over(root: str, measurements: pl.DataFrame) -> None:
+def test_a_vasoactive_drug_runs_until_an_end_that_no_row_takes_over(
+    root: str, measurements: pl.DataFrame
+) -> None:
     drugs = set(measurements.filter(pl.col("source_table") == "inputevents")["code"])
     given = [row for row in raw("icu/inputevents") if row["rate"] and row["itemid"] in drugs]
     starts = {(row["stay_id"], row["itemid"], at(row["starttime"])): float(row["rate"]) for row in given}
