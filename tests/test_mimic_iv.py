@@ -124,6 +124,22 @@ def test_a_vasoactive_drug_runs_until_an_end_that_no_row_takes_over(
     assert len(ends) == 243 and (rates["available_at"] >= rates["event_at"]).all()
 
 
+def test_an_infusion_is_carried_as_long_as_its_longest_row(measurements: pl.DataFrame) -> None:
+    drugs = set(measurements.filter(pl.col("source_table") == "inputevents")["code"])
+    hours = [
+        (at(row["endtime"]) - at(row["starttime"])).total_seconds() / 3600
+        for row in raw("icu/inputevents")
+        if row["rate"] and row["itemid"] in drugs
+    ]
+    limits = {
+        float(row["carry_h"])
+        for row in dictionary.read_csv(dictionary.SEEDS / "concepts.csv")
+        if row["category"] == "drug_rate"
+    }
+    assert (round(max(hours), 1), limits) == (43.5, {48.0})
+    assert round(sum(min(1, h) for h in hours) / sum(hours), 2) == 0.34  # with a limit of one hour
+
+
 def test_a_laboratory_row_is_what_the_export_says(measurements: pl.DataFrame) -> None:
     source = raw("hosp/labevents")
     ours = {
