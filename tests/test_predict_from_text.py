@@ -19,10 +19,8 @@ from tests.test_prediction import enter
 from tests.test_records import START, frame, record
 
 PATIENTS = 30
-PARAMS = {
-    "serialiser": "weighed", "budget": 60, "instruction": "none", "grid": "small", "num_cpus": 1,
-    "few_shot": {"tasks": ["chance"], "shots": [2], "replicates": 1}, "left_out": ["chance"],
-}  # fmt: skip
+PARAMS = {"serialiser": "weighed", "budget": 60, "instruction": "none", "grid": "small", "num_cpus": 1}
+FEW = {"tasks": ["chance"], "shots": [2], "replicates": 1}
 
 
 @pytest.fixture
@@ -58,11 +56,14 @@ def job_of(root, run: str, **params) -> Job:
 
 
 def test_a_form_without_fitted_state_is_a_folder_too_that_the_comparison_finds(root):
-    job = job_of(root, "a", serialiser="list", few_shot={}, left_out=[])
+    job = job_of(root, "a", serialiser="list", few_shot=FEW, left_out=["chance"])
     predict_from_text.run(job)
     key = "evaluation/text"
     folder = root / key / catalog.load(str(root)).version(key)
-    assert predictions.read([folder]).height == PATIENTS // 3
+    told = predictions.read([folder])
+    assert dict(told["part"].value_counts().iter_rows()) == dict.fromkeys(
+        ("all", "few_shot", "left_out"), PATIENTS // 3
+    )
     assert set(json.loads((folder / "metrics.json").read_text())) == {"chance", "never"}
 
 
@@ -72,10 +73,7 @@ def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
     folder = root / "evaluation/text" / entry["version"]
     told = predictions.read([folder])
     assert set(told["contestant"]) == {"text_logistic_regression"} and set(told["task"]) == {"chance"}
-    assert (
-        set(told["part"]) == {"all", "few_shot", "left_out"}
-        and told.filter(part="all").height == PATIENTS // 3
-    )
+    assert set(told["part"]) == {"all"} and told.height == PATIENTS // 3
     counted = entry["metadata"]
     assert (
         counted["texts"] == 2 * PATIENTS
@@ -98,6 +96,14 @@ def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
         ),
         ({"serialiser": "json"}, r"params\.serialiser: 'json'; write one of list, markdown, weighed"),
         ({"encoder": "/nowhere"}, r"params\.encoder: /nowhere has no config\.json"),
+        (
+            {"few_shot": FEW},
+            r"^evaluation/text: params\.few_shot: the text of `weighed` .* leave few_shot out",
+        ),
+        (
+            {"left_out": ["chance"]},
+            r"^evaluation/text: params\.left_out: .* leave left_out out, or write serialiser",
+        ),
         ({"shared_prefix": True}, r"params\.shared_prefix: needs a causal model"),
     ],
 )
