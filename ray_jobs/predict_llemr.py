@@ -77,18 +77,20 @@ def odds_of(job: Job, key: str, asked: pl.DataFrame, store: EventStore) -> tuple
 
 
 def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, object]:
-    """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration.
+    """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration, or
+    why there are none.
 
     said: columns of instructions/tasks and `odds`.
     """
     tuning, held = (said.filter(pl.col("split") == split) for split in ("tuning", "held_out"))
+    if held.is_empty():
+        return {"labels": 0, "positives": 0, "not_foreseen": "no held-out label"}
     truth = (tuning["answer"] == "yes").to_numpy()
     made = calibration.choose(tuning["odds"].to_numpy(), truth, patients_of(tuning))
     chances = made.probabilities(held["odds"].to_numpy())
     labels = held.with_columns(prediction_at="cutoff_at", label=(pl.col("answer") == "yes").cast(pl.Int32))
     told = predictions.told(labels, chances)
-    if held.height:
-        predictions.write(job.output(KEY), name, task, "all", told)
+    predictions.write(job.output(KEY), name, task, "all", told)
     figures, _ = classify(PatientBootstrap(patients_of(held)), labels["label"].to_numpy() == 1, chances)
     return {
         "labels": held.height,
@@ -123,6 +125,9 @@ def table_of(results: Mapping[str, Mapping[str, Mapping]]) -> str:
     ]
     for task, of_task in sorted(results.items()):
         for name, f in of_task.items():
+            if why := f.get("not_foreseen"):
+                lines.append(f"| {task} | 0 (0) | {name} | {why} ||||||")
+                continue
             small = " (n < 30)" if f["labels"] < FEWEST else ""
             cells = [f"{f['labels']} ({f['positives']}){small}", name, bounded(f["auroc"])]
             cells += [shown(f[figure]) for figure in ("auprc", "brier", "calibration_error")]

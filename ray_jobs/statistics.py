@@ -48,7 +48,8 @@ class PatientBootstrap:
         self.n_patients = len(names)
         rng = np.random.default_rng(seed)
         size = max(self.n_patients, 1)
-        self.times_drawn = rng.multinomial(size, np.full(size, 1 / size), size=draws)  # [draws, patients]
+        drawn = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+        self.times_drawn = drawn[:, : self.n_patients]  # [draws, patients]
 
     def draws_of(self, values: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
         """Mean of `values` [n] over the questions where `asked` is True, in each draw of patients: float64 [draws]."""
@@ -147,7 +148,7 @@ def classify(
     """FIGURES of probabilities [n] against labels [n], with intervals; and their draws, for paired comparisons.
 
     calibration_error is the mean distance of probability and frequency over BINS bins of equal width, weighed by their
-    share. A split of one class has nan where a figure needs both.
+    share. A split of one class has nan where a figure needs both, and one of no rows has nan everywhere.
     """
     labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
     whole = np.ones((1, bootstrap.n_patients), np.int64)

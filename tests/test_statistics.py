@@ -153,6 +153,12 @@ def test_one_class_is_reported_and_does_not_crash():
     assert isinstance(found["auprc"], Interval)
 
 
+def test_no_rows_are_no_figures_and_do_not_crash():
+    found, draws = classify(PatientBootstrap(np.array([], object), draws=9), np.zeros(0), np.zeros(0))
+    assert all(np.isnan(f.value) and f.patients == 0 for f in found.values())
+    assert all(np.isnan(d).all() and len(d) == 9 for d in draws.values())
+
+
 def test_holm_is_that_of_the_textbook():
     """Holm 1979: 0.01, 0.02, 0.03, 0.04 of four become 0.04, 0.06, 0.06, 0.06."""
     found = holm({"a": 0.01, "d": 0.04, "c": 0.03, "b": 0.02, "none": np.nan})
