@@ -4,7 +4,8 @@ A patient's fold is their hash modulo the number of folds, so that it stays as d
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
 predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
-`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands),
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands; it is
+left out, and that is said, where it learned from one of the hospitals),
 `against`, `grid`, `seeds` (how many are averaged), `threads`, and those of predict_from_text.py for records as text.
 """
 
@@ -59,12 +60,25 @@ def run(job: Job) -> None:
         job.log.warning("%s", why)
         job.stands(key, {"why": why, "labels": rows.height})
         return
-    said = {}
-    for name, predict in contestants(job, rows, truth, named(job)).items():
+    absent = {n: language.why_not_asked(job, rows, ASKED[n]) for n in named(job) if n in ASKED}
+    absent = {name: why for name, why in absent.items() if why}
+    for name, why in absent.items():
+        job.log.warning("%s is left out: %s", name, why)
+    said, there = {}, [name for name in named(job) if name not in absent]
+    if not there:
+        job.stands(key, {"why": "; ".join(absent.values()), "labels": rows.height})
+        return
+    for name, predict in contestants(job, rows, truth, there).items():
         said[name] = predict()
         job.log.info("%s: %.0f s", name, time.monotonic() - started)
     results = figures(rows, truth, said, job.params.get("against", AGAINST))
-    content = {"task": task, "labels": rows.height, "positives": int(truth.sum()), "models": results}
+    content = {
+        "task": task,
+        "labels": rows.height,
+        "positives": int(truth.sum()),
+        "models": results,
+        "left_out": absent,
+    }
     (job.output(key) / "metrics.json").write_text(
         json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
     )
@@ -75,6 +89,7 @@ def run(job: Job) -> None:
         "positives": int(truth.sum()),
         "best": best,
         "auroc": results[best]["auroc"]["value"],
+        "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()) or "none",
     }
     seconds = round(time.monotonic() - started, 1)
     job.publish({key: {**metadata, "seconds": seconds, "table": Markdown(table(content))}})
@@ -230,6 +245,7 @@ def table(content: Mapping) -> str:
         cells = [bounded(found[f]) for f in FIGURES]
         p = next((shown_p(v) for k, v in found.items() if k.startswith("p against")), "")
         lines.append(f"| {name} | {' | '.join(cells)} | {p} |")
+    lines += [f"\n{name} is left out: {why}." for name, why in content["left_out"].items()]
     return "\n".join(lines)
 
 
