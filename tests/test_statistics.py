@@ -182,7 +182,8 @@ def test_a_p_value_is_that_of_the_normal_and_near_the_share_of_draws():
     draws = np.random.default_rng(0).normal(0.03, 0.02, 100_000)
     p, zero = p_value(draws, np.zeros(len(draws))), (draws < 0).mean()
     assert p == pytest.approx(0.1336, abs=2e-3) and p == pytest.approx(2 * zero, rel=0.05)
-    assert p_value(np.ones(9), np.zeros(9)) == 0.0
+    assert p_value(np.ones(9), np.zeros(9)) == 0.2  # the same in every draw, which is no proof
+    assert p_value(np.full(999, 0.9), np.full(999, 0.7)) == 2 / 1000
     assert np.isnan(p_value(np.array([0.9, np.nan]), np.array([0.1, np.nan])))  # of one draw nothing is known
 
 
