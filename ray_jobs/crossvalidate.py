@@ -26,7 +26,7 @@ from orchestration import catalog
 from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, ensemble, language, predictions, summaries
 from ray_jobs.prediction.comparison import shown_p
-from ray_jobs.prediction.labels import KEYS, read
+from ray_jobs.prediction.labels import KEYS, people, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import (
     FEWEST_PATIENTS,
@@ -102,9 +102,10 @@ def named(job: Job) -> list[str]:
 
 
 def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame, folds: int) -> pl.DataFrame:
-    """Labels in the order of their keys, numbered as `row`, each with the `fold` of its person."""
-    people = splits.select("hospital", "patient_id", "person_group", "person_id")
-    rows = labels.join(people, on=["hospital", "patient_id"], how="inner").sort(KEYS).with_row_index("row")
+    """Labels in the order of their keys, numbered as `row`, each with its `person`, and that one's `fold`."""
+    names = splits.select("hospital", "patient_id", "person_group", "person_id")
+    known = names.join(people(splits).drop("split"), on=["hospital", "patient_id"])
+    rows = labels.join(known, on=["hospital", "patient_id"], how="inner").sort(KEYS).with_row_index("row")
     persons = zip(rows["person_group"], rows["person_id"], strict=True)
     return rows.with_columns(pl.Series("fold", [fold_of(group, person, folds) for group, person in persons]))
 
@@ -208,7 +209,7 @@ def figures(
     rows: pl.DataFrame, truth: np.ndarray, said: Mapping[str, np.ndarray], against: str
 ) -> dict[str, dict]:
     """Name to its figures with intervals, and its p against the model of that name, paired and corrected."""
-    bootstrap = PatientBootstrap((rows["hospital"] + chr(31) + rows["patient_id"]).to_numpy())
+    bootstrap = PatientBootstrap(rows["person"].to_numpy())
     found, draws = {}, {}
     for name, probabilities in said.items():
         of, draws[name] = classify(bootstrap, truth, probabilities)

@@ -134,7 +134,7 @@ def worth_of(
 def foreseen(job: Job, task: str, features: np.ndarray, labelled: pl.DataFrame) -> dict[str, object]:
     """Fit the head of one task and write what it foresees; AUROC on the held-out split, or why there is none.
 
-    features: [n, dimensions]; labelled: hospital, patient_id, prediction_at, label, split, [n].
+    features: [n, dimensions]; labelled: hospital, patient_id, prediction_at, label, split, person, [n].
     """
     key, threads = job.config.outputs[0], job.threads
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
@@ -148,8 +148,9 @@ def foreseen(job: Job, task: str, features: np.ndarray, labelled: pl.DataFrame) 
     name = str(job.params.get("contestant", key.split("/")[-1])) + "_" + HEAD.replace(" ", "_")
     predictions.write(job.output(key), name, task, "all", predictions.told(held, fitted.probabilities))
     protocol.write_parts(job.output(key), name, task, job.params, HEAD, features, labelled, threads)
-    patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
-    found, _ = classify(PatientBootstrap(patients), truth[splits == "held_out"], fitted.probabilities)
+    found, _ = classify(
+        PatientBootstrap(held["person"].to_numpy()), truth[splits == "held_out"], fitted.probabilities
+    )
     return {"labels": held.height, "positives": int(held["label"].sum()), **found["auroc"].as_dict()}
 
 

@@ -21,6 +21,7 @@ from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.prediction import calibration, predictions
+from ray_jobs.prediction.labels import people, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import PatientBootstrap, bounded, classify, shown
 
@@ -35,7 +36,9 @@ def run(job: Job) -> None:
     started = time.monotonic()
     table = read_frames(job.files("instructions/tasks"))
     trained = set(table.filter(pl.col("split") == "train")["task"])
-    asked = table.filter(pl.col("split") != "train")
+    asked = table.filter(pl.col("split") != "train").join(
+        people(read(job, "splits")).drop("split"), on=["hospital", "patient_id"], maintain_order="left"
+    )
     if asked.filter(pl.col("split") == "held_out").is_empty():
         raise JobError("instructions/tasks has no question of the held-out split; more patients are needed")
     store, results = store_of(job, asked), {}
@@ -80,18 +83,20 @@ def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, ob
     """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration, or
     why there are none.
 
-    said: columns of instructions/tasks and `odds`.
+    said: columns of instructions/tasks, `person` and `odds`.
     """
     tuning, held = (said.filter(pl.col("split") == split) for split in ("tuning", "held_out"))
     if held.is_empty():
         return {"labels": 0, "positives": 0, "not_foreseen": "no held-out label"}
     truth = (tuning["answer"] == "yes").to_numpy()
-    made = calibration.choose(tuning["odds"].to_numpy(), truth, patients_of(tuning))
+    made = calibration.choose(tuning["odds"].to_numpy(), truth, tuning["person"].to_numpy())
     chances = made.probabilities(held["odds"].to_numpy())
     labels = held.with_columns(prediction_at="cutoff_at", label=(pl.col("answer") == "yes").cast(pl.Int32))
     told = predictions.told(labels, chances)
     predictions.write(job.output(KEY), name, task, "all", told)
-    figures, _ = classify(PatientBootstrap(patients_of(held)), labels["label"].to_numpy() == 1, chances)
+    figures, _ = classify(
+        PatientBootstrap(held["person"].to_numpy()), labels["label"].to_numpy() == 1, chances
+    )
     return {
         "labels": held.height,
         "positives": int(labels["label"].sum()),
@@ -104,10 +109,6 @@ def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, ob
         },
         **{figure: interval.as_dict() for figure, interval in figures.items()},
     }
-
-
-def patients_of(frame: pl.DataFrame) -> np.ndarray:
-    return (frame["hospital"] + chr(31) + frame["patient_id"]).to_numpy()
 
 
 def unknown_words(model, question: str) -> int:

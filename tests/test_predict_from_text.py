@@ -15,7 +15,7 @@ from ray_jobs import predict_from_text
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.prediction import predictions
 from ray_jobs.runtime import Job
-from tests.test_prediction import enter
+from tests.test_prediction import enter, known
 from tests.test_records import START, frame, record
 
 PATIENTS = 30
@@ -40,7 +40,7 @@ def root(tmp_path):
     )
     chance = pl.Series("label", np.random.default_rng(0).integers(0, 2, PATIENTS))
     enter(tmp_path, "harmonised/events", events)
-    enter(tmp_path, "splits", splits)
+    enter(tmp_path, "splits", known(splits))
     enter(tmp_path, "labels/chance", labels.with_columns(chance))
     enter(tmp_path, "labels/never", labels.with_columns(pl.lit(0).alias("label")))
     return tmp_path

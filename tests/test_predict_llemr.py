@@ -236,6 +236,7 @@ def test_the_jobs_tell_every_held_out_label_once_and_train_on_no_task_of_one_cla
     )
     inputs = [
         "harmonised/events",
+        "splits",
         "instructions/tasks",
         untaught.EMBEDDINGS,
         "weights/champion",

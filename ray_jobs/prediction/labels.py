@@ -18,6 +18,12 @@ def read(job: Job, key: str) -> pl.DataFrame:
     return pl.concat(pl.read_parquet(file, hive_partitioning=False) for file in files)
 
 
+def people(splits: pl.DataFrame) -> pl.DataFrame:
+    """hospital, patient_id, split and person: one name for whoever is a patient of several hospitals, as splits are made."""
+    person = pl.concat_str("person_group", "person_id", separator=chr(31)).alias("person")
+    return splits.select("hospital", "patient_id", "split", person)
+
+
 def tasks_of(job: Job) -> list[str]:
     """Names of the tasks that are asked for, each an input of the job: `tasks`, or all but those in `without`."""
     given = {k.removeprefix("labels/") for k in job.config.inputs if k.startswith("labels/")}

@@ -77,6 +77,6 @@ def odds(job: Job, rows: pl.DataFrame, key: str) -> np.ndarray:
 
 def calibrated(odds: np.ndarray, rows: pl.DataFrame, truth: np.ndarray, split: np.ndarray) -> np.ndarray:
     """Probabilities of the held-out rows, float64, calibrated on the rows of tuning."""
-    tuning, patients = split == "tuning", predict_llemr.patients_of(rows)
-    made = calibration.choose(odds[tuning], truth[tuning], patients[tuning])
+    tuning, persons = split == "tuning", rows["person"].to_numpy()
+    made = calibration.choose(odds[tuning], truth[tuning], persons[tuning])
     return made.probabilities(odds[split == "held_out"])
