@@ -2,7 +2,7 @@
 
 Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
 the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
-counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
+counts, paired, with Holm's correction over the tasks, and hospital by hospital. Parameters: `tasks` (names; by default every
 labels/<task> that is an input), `grid` (`ehrshot` or `small`), `grids` (another by task), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
 `grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
 """
@@ -20,6 +20,7 @@ import polars as pl
 from orchestration import catalog
 from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, predictions, protocol
+from ray_jobs.prediction.comparison import points
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import (
@@ -76,6 +77,7 @@ def run(job: Job) -> None:
                 "held_out_labels": sum(r["labels"] for r in results.values()),
                 "rich_better_than_plain": sum(r["rich_minus_plain"] > 0 for r in better),
                 "compared": len(better),
+                "rich_minus_plain_by_hospital": Markdown(gained(gains(results))),
                 "seconds": round(time.monotonic() - started, 1),
                 "table": Markdown(table(content)),
             }
@@ -93,7 +95,7 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
     '<kind> counts, <model>'."""
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
     mine, held = matrix[labelled["row"].to_numpy()], labelled.filter(pl.col("split") == "held_out")
-    patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
+    patients, hospitals = held["person"].to_numpy(), held["hospital"].to_numpy()
     found: dict[str, object] = {
         "labels": held.height,
         "positives": int(truth[splits == "held_out"].sum()),
@@ -117,13 +119,22 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
             "chosen": dict(fitted.chosen),
             "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
             "patients_of_the_rarer_class": rarer_class(patients, truth[splits == "held_out"]),
+            "auroc_by_hospital": by_hospital(hospitals, truth[splits == "held_out"], fitted.probabilities),
             "draws": draws["auroc"],
         }
         said = predictions.told(held, fitted.probabilities)
         folder, name = job.output(job.config.outputs[0]), contestant(kind, model)
         predictions.write(folder, name, task, "all", said)
+        predictions.write_tuning(folder, name, task, fitted.tuning_auroc)
         protocol.write_parts(folder, name, task, job.params, model, mine, labelled, job.threads)
     return found
+
+
+def by_hospital(hospitals: np.ndarray, truth: np.ndarray, chances: np.ndarray) -> dict[str, float]:
+    """AUROC of the rows of each hospital that has both classes among them; all [n]."""
+    mine = {name: hospitals == name for name in np.unique(hospitals)}
+    found = {name: points(truth[at], chances[at])[0] for name, at in mine.items()}
+    return {name: round(auroc, 4) for name, auroc in found.items() if not np.isnan(auroc)}
 
 
 def compare(results: Mapping[str, dict]) -> None:
@@ -138,6 +149,29 @@ def compare(results: Mapping[str, dict]) -> None:
             result["rich_minus_plain"] = round(rich["auroc"]["value"] - plain_counts["auroc"]["value"], 4)
     for name, p in holm(raw).items():
         results[name]["p_rich_over_plain"] = None if np.isnan(p) else round(p, 4)
+
+
+def gains(results: Mapping[str, dict]) -> dict[tuple[str, str], list[float]]:
+    """(hospital, model) to the AUROC of rich less that of plain counts, of every task in which both can be told."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for result in results.values():
+        for model in baselines.MODELS:
+            rich, plain_counts = (
+                result.get(f"{kind} counts, {model}", {}).get("auroc_by_hospital", {})
+                for kind in ("rich", "plain")
+            )
+            for hospital in sorted(set(rich) & set(plain_counts)):
+                found.setdefault((hospital, model), []).append(rich[hospital] - plain_counts[hospital])
+    return dict(sorted(found.items()))
+
+
+def gained(found: Mapping[tuple[str, str], list[float]]) -> str:
+    """Markdown: in how many tasks of a hospital rich counts have the higher AUROC than plain ones, and by how much."""
+    lines = ["| hospital | model | tasks | rich higher | plain higher | mean difference |", "|---" * 6 + "|"]
+    for (hospital, model), of in found.items():
+        higher, lower = sum(d > 0 for d in of), sum(d < 0 for d in of)
+        lines.append(f"| {hospital} | {model} | {len(of)} | {higher} | {lower} | {sum(of) / len(of):+.3f} |")
+    return "\n".join(lines)
 
 
 def plain(result: Mapping[str, object]) -> dict[str, object]:

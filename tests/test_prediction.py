@@ -62,7 +62,12 @@ def asked(patients: int = 12) -> pl.DataFrame:
         {"hospital": "north", "patient_id": f"p{p}", "split": "held_out" if p % 4 == 3 else "train"}
         for p in range(patients)
     ]
-    return counts.prediction_rows(pl.DataFrame(rows), pl.DataFrame(people))
+    return counts.prediction_rows(pl.DataFrame(rows), known(pl.DataFrame(people)))
+
+
+def known(people: pl.DataFrame) -> pl.DataFrame:
+    """Splits of patients who are each a person of their own."""
+    return people.with_columns(person_group="hospital", person_id="patient_id")
 
 
 def made(rows: list[dict], of: pl.DataFrame) -> counts.Counts:
@@ -200,7 +205,7 @@ def enter(root: Path, key: str, frame: pl.DataFrame) -> None:
 
 def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     patients, of = 60, asked(60)
-    people = of.select("hospital", "patient_id", "split").unique()
+    people = known(of.select("hospital", "patient_id", "split").unique())
     told = pl.DataFrame(timeline(5, patients), schema=SCHEMA)
     labels = of.select("hospital", "patient_id", "prediction_at", pl.lit("t").alias("task"))
     chance = np.random.default_rng(0).integers(0, 2, of.height)
@@ -230,6 +235,9 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     assert set(said["contestant"]) == {
         predict.contestant(k, m) for k in counts.KINDS for m in baselines.MODELS
     }
+    told = (folder / "rich_minus_plain_by_hospital.md").read_text()
+    assert "| north | LightGBM | 1 | " in told and "| north | logistic regression | 1 | " in told
+    assert predictions.read_tuning([folder]) == {}  # nobody is in the tuning split
     figures = json.loads((folder / "metrics.json").read_text())["chance"]
     assert 0 < figures["p_rich_over_plain"] <= 1 and figures["rich counts, LightGBM"]["tuning_auroc"] is None
 
