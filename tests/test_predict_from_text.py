@@ -67,7 +67,21 @@ def test_a_form_without_fitted_state_is_a_folder_too_that_the_comparison_finds(r
     assert set(json.loads((folder / "metrics.json").read_text())) == {"chance", "never"}
 
 
-def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
+def change_the_future(root) -> None:
+    """Values, texts, ends and existence of all that became known after the prediction."""
+    file, late = (
+        root / "harmonised/events/bucket=0/made.parquet",
+        pl.col("available_at") > START + timedelta(hours=800),
+    )
+    events = pl.read_parquet(file)
+    later = events.filter(late).with_columns(
+        pl.col("value") * 7, pl.col("end_at") + timedelta(days=3), text=pl.lit("something else")
+    )
+    assert later.height > PATIENTS
+    pl.concat([events.filter(~late), later[::2]]).write_parquet(file)
+
+
+def test_a_task_is_foreseen_from_text_and_a_later_row_changes_no_text_and_so_no_vector(root):
     predict_from_text.run(job_of(root, "a"))
     entry = catalog.load(str(root)).entry("evaluation/text")
     folder = root / "evaluation/text" / entry["version"]
@@ -81,6 +95,7 @@ def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
     )
     assert "| never |  | not fitted: the train split has one class |" in (folder / "table.md").read_text()
     assert set(json.loads((folder / "worth.json").read_text())) == {"chance", "never"}
+    change_the_future(root)
     predict_from_text.run(job_of(root, "b"))
     again = catalog.load(str(root)).entry("evaluation/text")
     assert again["metadata"]["texts_encoded"] == 0
