@@ -4,7 +4,8 @@ Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/met
 the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
 counts, paired, with Holm's correction over the tasks, and hospital by hospital. Parameters: `tasks` (names; by default every
 labels/<task> that is an input), `grid` (`ehrshot` or `small`), `grids` (another by task), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
-`grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
+`grid`) and `left_out` (tasks), of which prediction/protocol.py tells. A task whose label is a number has its errors in a table of
+its own (prediction/numbers.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, predictions, protocol
+from ray_jobs.prediction import baselines, counts, numbers, predictions, protocol
 from ray_jobs.prediction.comparison import points
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
+from ray_jobs.prediction.labels import amounts as amounts_of
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import (
     FEWEST_PATIENTS,
@@ -41,11 +43,14 @@ def run(job: Job) -> None:
     """Raises JobError if no task has a label."""
     started, key = time.monotonic(), job.config.outputs[0]
     labels = {name: frame for task in tasks_of(job) for name, frame in parts(task, job) if frame.height}
-    if not labels:
+    amounts = {name: frame for task in tasks_of(job) for name, frame in amounts_of(task, job) if frame.height}
+    if not labels and not amounts:
         raise JobError("no task has a label; materialise labels/* with at least one hospital")
-    rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
+    asked = pl.concat(f.select(KEYS) for f in (*labels.values(), *amounts.values()))
+    rows = counts.prediction_rows(asked, read(job, "splits"))
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     results: dict[str, dict] = {}
+    errors: dict[str, dict] = {}
     with duckdb.connect(config={"memory_limit": "2GB", "threads": job.threads}) as connection:
         made = counts.Counts(connection, counts.relation(events), rows)
         for kind in counts.KINDS:
@@ -64,22 +69,28 @@ def run(job: Job) -> None:
                     len(labels),
                     time.monotonic() - started,
                 )
+            for name, frame in amounts.items():
+                labelled = frame.join(rows, on=KEYS, how="inner").sort("row")
+                mine = matrix[labelled["row"].to_numpy()]
+                found = numbers.judged(kind, grid_of(job, name), mine, labelled, job.threads)
+                errors.setdefault(name, {}).update(found)
     compare(results)
     content = {name: plain(result) for name, result in results.items()}
     (job.output(key) / "metrics.json").write_text(
-        json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
+        json.dumps(content | errors, indent=1, sort_keys=True), encoding="utf-8"
     )
     better = [r for r in results.values() if r.get("p_rich_over_plain") is not None]
     job.publish(
         {
             key: {
-                "tasks": len(results),
+                "tasks": len(results) + len(errors),
                 "held_out_labels": sum(r["labels"] for r in results.values()),
                 "rich_better_than_plain": sum(r["rich_minus_plain"] > 0 for r in better),
                 "compared": len(better),
                 "rich_minus_plain_by_hospital": Markdown(gained(gains(results))),
                 "seconds": round(time.monotonic() - started, 1),
                 "table": Markdown(table(content)),
+                **({"numbers": Markdown(numbers.table(errors))} if errors else {}),
             }
         }
     )
