@@ -15,7 +15,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 import duckdb
 import numpy as np
@@ -148,14 +147,10 @@ def contestants(
         table, columns = summaries.matrix(
             read(job, "features/icu_stays"), read(job, "features/icu_summary"), rows
         )
-
-        @cache
-        def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
-            return ensemble.odds(member, table, columns, truth, fold != k, seeds, job.threads)
-
+        folds = ensemble.Folds(table, columns, truth, seeds, job.threads)
         for name in filter(SUMMARISED.get, named):
             made[name] = lambda model=SUMMARISED[name]: by_fold(
-                fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
+                fold, lambda k, split: folds.foreseen(model, k, split)
             )
     split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
     for name in filter(READ.get, named):
