@@ -17,6 +17,7 @@ import polars as pl
 
 from ray_jobs.config import JobError
 from ray_jobs.prediction import comparison, curves, predictions
+from ray_jobs.prediction import groups as by_group
 from ray_jobs.prediction.comparison import Compared
 from ray_jobs.prediction.labels import people, read
 from ray_jobs.runtime import Job, Markdown, main
@@ -141,7 +142,7 @@ def groups(job: Job, tasks: Mapping[str, Compared], who: pl.DataFrame) -> str:
     for task, one in tasks.items():
         if "/" in task:
             continue
-        known = comparison.people_of(one.rows, who.select("subject_id", "hospital"), admissions)
+        known = by_group.people_of(one.rows, who.select("subject_id", "hospital"), admissions)
         lines += [
             "",
             f"## {task}",
@@ -149,10 +150,10 @@ def groups(job: Job, tasks: Mapping[str, Compared], who: pl.DataFrame) -> str:
             f"| group | n | positive | {' | '.join(one.scores)} |",
             "|---" * (3 + len(one.scores)) + "|",
         ]
-        for name, group, mask in comparison.groups(one, known):
+        for name, group, mask in by_group.groups(one, known):
             n = int(mask.sum())
             shown = f"{n} (n < 30)" if comparison.is_small(n) else str(n)
-            cells = [bounded(comparison.auroc(one, contestant, mask).as_dict()) for contestant in one.scores]
+            cells = [bounded(by_group.auroc(one, contestant, mask).as_dict()) for contestant in one.scores]
             lines.append(
                 f"| {name}: {group} | {shown} | {int(one.labels[mask].sum())} | {' | '.join(cells)} |"
             )

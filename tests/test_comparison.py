@@ -16,7 +16,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from orchestration import catalog
 from ray_jobs import compare_predictions
 from ray_jobs.config import JobConfig, JobError
-from ray_jobs.prediction import comparison, predictions
+from ray_jobs.prediction import comparison, groups, predictions
 from ray_jobs.runtime import Job
 from tests.test_prediction import enter, known
 
@@ -129,6 +129,8 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     assert "- never: the held-out split has one class, so nothing is compared." in told
     assert "other_rows tells 240 other rows and is not compared." in told
     assert "Each hospital by a model of the other hospitals:" in told and "n < 30" in told
+    assert "| weak_head (not told: south) | 0." in told and "| rich_counts_lightgbm | 0." in told
+    assert "A hospital is not told where the train split of the others has one class." in told
     curves, shown = (folder / "curves.md").read_text(), (folder / "groups.md").read_text()
     assert curves.count("data:image/png;base64") == 2  # tasks without groups of their own
     assert (
@@ -187,9 +189,7 @@ def test_every_figure_is_scikit_learns():
         [expected[n] for n in ("auroc", "auprc", "brier")]
     )
     half = np.arange(N) % 2 == 0
-    assert comparison.auroc(one, "base", half).value == pytest.approx(
-        roc_auc_score(truth[half], chance[half])
-    )
+    assert groups.auroc(one, "base", half).value == pytest.approx(roc_auc_score(truth[half], chance[half]))
 
 
 def test_the_sentences_are_about_the_challengers(root, tmp_path):
@@ -211,12 +211,6 @@ def test_the_baseline_of_a_task_is_the_better_on_tuning_and_never_on_held_out(ro
     assert "task by task that of rich_counts_lightgbm, weak_head with the highest AUROC on tuning" in told
 
 
-def test_a_hospital_that_nobody_else_can_teach_is_named_and_the_rest_is_told(root, tmp_path):
-    told = (run(root, tmp_path) / "report.md").read_text()
-    assert "| weak_head (not told: south) | 0." in told and "| rich_counts_lightgbm | 0." in told
-    assert "A hospital is not told where the train split of the others has one class." in told
-
-
 def test_who_is_a_patient_of_two_hospitals_is_drawn_once():
     frame = labels()
     told = predictions.told(frame, scores(frame, 1.0, 1)).with_columns(
@@ -230,7 +224,7 @@ def test_who_is_a_patient_of_two_hospitals_is_drawn_once():
     same = [one.figures["base"]["auroc"].value for one in (apart, once)]
     assert same[0] == same[1]
     mask = np.ones(N, bool)
-    assert comparison.auroc(once, "base", mask).patients == N // 2
+    assert groups.auroc(once, "base", mask).patients == N // 2
 
 
 def test_an_unknown_baseline_is_one_line(root, tmp_path):

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from orchestration import catalog, dbt
 from orchestration.tasks import definition
-from ray_jobs import crossvalidate, predict_llemr, task_questions
+from ray_jobs import crossvalidate, predict_llemr, task_questions, train
 from ray_jobs.config import JobConfig
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary
+from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.tokens import EventFeatures
 from ray_jobs.prediction import calibration, language, predictions
 from ray_jobs.runtime import Job
@@ -302,6 +303,13 @@ def test_a_champion_is_not_asked_in_folds_about_whom_it_was_trained_on(root):
     assert language.why_not_asked(job, twin, "weights/champion").startswith(
         "weights/champion learned from its twin"
     )
+    ask(root)
+    further = start(root, "train", "weights/predictor", ["instructions/tasks", "weights/champion"])
+    stage = {"sets": ["tasks"], "steps": 1, "rows": 2, "lr": 0.001, "warmup": 1, "withheld": 0.0}
+    recipe = Recipe.of({"name": "s", "hardware": "any", "memory_per_worker_gb": 2, "predictor": stage})
+    teach(root, ["elsewhere"])
+    assert train.taught_by(further, recipe, "predictor") == {"elsewhere", *splits["hospital"]}
+    teach(root, [hospital])
     stranger = twin.with_columns(person_group=pl.lit("other"))
     assert language.why_not_asked(job, stranger, "weights/champion") is None
 
