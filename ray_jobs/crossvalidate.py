@@ -61,31 +61,28 @@ def run(job: Job) -> None:
         return
     absent = {n: language.why_not_asked(job, rows, ASKED[n]) for n in named(job) if n in ASKED}
     absent = {name: why for name, why in absent.items() if why}
+    said, there = {}, [name for name in named(job) if name not in absent]
+    for name, predict in contestants(job, rows, truth, there).items():
+        try:
+            said[name] = predict()
+        except ValueError as error:  # a fold of one class, or nothing to learn from
+            absent[name] = str(error)
+        job.log.info("%s: %.0f s", name, time.monotonic() - started)
     for name, why in absent.items():
         job.log.warning("%s is left out: %s", name, why)
-    said, there = {}, [name for name in named(job) if name not in absent]
-    if not there:
+    if not said:
         job.stands(key, {"why": "; ".join(absent.values()), "labels": rows.height})
         return
-    for name, predict in contestants(job, rows, truth, there).items():
-        said[name] = predict()
-        job.log.info("%s: %.0f s", name, time.monotonic() - started)
     results = figures(rows, truth, said, job.params.get("against", AGAINST))
-    content = {
-        "task": task,
-        "labels": rows.height,
-        "positives": int(truth.sum()),
-        "models": results,
-        "left_out": absent,
-    }
+    counted = {"labels": rows.height, "positives": int(truth.sum())}
+    content = {"task": task, **counted, "models": results, "left_out": absent}
     (job.output(key) / "metrics.json").write_text(
         json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
     )
     foreseen(rows, said).write_parquet(job.output(key) / "predictions.parquet")
     best = max(results, key=lambda name: results[name]["auroc"]["value"])
     metadata = {
-        "labels": rows.height,
-        "positives": int(truth.sum()),
+        **counted,
         "best": best,
         "auroc": results[best]["auroc"]["value"],
         "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()) or "none",
@@ -149,9 +146,13 @@ def contestants(
         )
         folds = ensemble.Folds(table, columns, truth, seeds, job.threads)
         for name in filter(SUMMARISED.get, named):
-            made[name] = lambda model=SUMMARISED[name]: by_fold(
-                fold, lambda k, split: folds.foreseen(model, k, split)
-            )
+
+            def summarised(model: str = SUMMARISED[name]) -> np.ndarray:
+                found = by_fold(fold, lambda k, split: folds.foreseen(model, k, split))
+                job.log.info("%s: shares by fold %s", model, folds.shares[model])
+                return found
+
+            made[name] = summarised
     split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
     for name in filter(READ.get, named):
 

@@ -165,8 +165,8 @@ def test_shares_are_chosen_on_tuning_rows_that_no_member_has_seen():
     for member in members:
         assert one.fitted[member, 0, False].tobytes() == other.fitted[member, 0, False].tobytes()
         assert one.fitted[member, 0, True].tobytes() != other.fitted[member, 0, True].tobytes()
-    assert one.shares["blend", 0] != other.shares["blend", 0]
-    assert sum(one.shares["blend", 0].values()) == pytest.approx(1)
+    assert one.shares["blend"][0] != other.shares["blend"][0]
+    assert sum(one.shares["blend"][0].values()) == pytest.approx(1)
 
 
 def test_shares_go_to_who_is_right_and_are_even_among_equals():

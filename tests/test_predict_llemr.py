@@ -318,13 +318,17 @@ def test_the_champion_is_asked_in_folds_with_the_same_odds(root):
     teach(root, ["elsewhere"])
     inputs = ["harmonised/events", "splits", "labels/anemia", untaught.EMBEDDINGS, "weights/champion"]
     models = ["Llemr, zero-shot"]
-    job = start(root, "crossvalidate", "evaluation/folds", inputs, task="anemia", models=models, folds=3)
+    asked = [*models, "plain counts, LightGBM"]  # of ten patients nothing is counted often enough
+    job = start(root, "crossvalidate", "evaluation/folds", inputs, task="anemia", models=asked, folds=3)
     crossvalidate.run(job)
     made = Path(catalog.load(str(root)).folder("evaluation/folds"))
     labels = pl.read_parquet(catalog.load(str(root)).files("labels/anemia"))
     told = pl.read_parquet(made / "predictions.parquet")
     assert told.height == labels.height and set(told["contestant"]) == set(models)
     assert told["predicted_boolean_probability"].is_between(0, 1).all()
+    why = "nothing is seen in enough rows of the train split"
+    assert json.loads((made / "metrics.json").read_text())["left_out"] == {asked[1]: why}
+    assert f"plain counts, LightGBM is left out: {why}." in (made / "table.md").read_text()
 
 
 @pytest.mark.night

@@ -45,7 +45,7 @@ class Folds:
     truth: np.ndarray
     seeds: int = 5
     threads: int = 1
-    shares: dict[tuple[str, int], Mapping[str, float]] = field(default_factory=dict)  # by model and fold
+    shares: dict[str, dict[int, Mapping[str, float]]] = field(default_factory=dict)  # by model and fold
     fitted: dict[tuple[str, int, bool], np.ndarray] = field(default_factory=dict)
 
     def foreseen(self, model: str, fold: int, split: np.ndarray) -> np.ndarray:
@@ -53,7 +53,8 @@ class Folds:
         rows best. model: one of MODELS; split: the role of every row. Raises ValueError if a class is missing."""
         members, tuning = MODELS[model], split == "tuning"
         of = {m: self._odds(m, fold, split, whole=False) for m in members} if len(members) > 1 else {}
-        self.shares[model, fold] = shares = best_shares(of, self.truth[tuning]) if of else {members[0]: 1.0}
+        shares = best_shares(of, self.truth[tuning]) if of else {members[0]: 1.0}
+        self.shares.setdefault(model, {})[fold] = shares
         return expit(sum(share * self._odds(m, fold, split, whole=True) for m, share in shares.items()))
 
     def _odds(self, member: str, fold: int, split: np.ndarray, whole: bool) -> np.ndarray:
