@@ -20,6 +20,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import fsspec
 import ray.train
 import safetensors.torch
 import torch
@@ -100,7 +101,8 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
         except ray.train.TrainingFailedError as error:
             failed = error
     if curves.stopped:
-        forget(storage, name)
+        if not finished_phase(storage, name, stage):  # else a retry goes on from there
+            forget(storage, name)
         raise JobError(curves.stopped)
     if failed:
         raise JobError(
@@ -134,6 +136,12 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
         if recipe.gpus_per_worker
         else min(recipe.cpus_per_worker, max(1, cores() // recipe.workers)),
     }
+
+
+def finished_phase(storage: str, name: str, stage: str) -> bool:
+    """Whether a checkpoint of this run holds the stage's trained parameters; the phase after it is what failed."""
+    fs, root = fsspec.core.url_to_fs(storage)
+    return bool(fs.glob(f"{root.rstrip('/')}/{name}/*/{stage}.safetensors"))
 
 
 def forget(storage: str, name: str) -> None:

@@ -149,7 +149,7 @@ def test_stage1_trains_the_projector_alone(root, tmp_path):
 def test_a_loss_that_is_no_number_ends_the_training_with_its_name(root, tmp_path):
     stage = RECIPE["stage2"] | {"lr": 1e30, "clip": 1e30, "warmup": 0}
     with pytest.raises(
-        JobError, match=r"stage2: loss .* at step \d+, .*; lower the learning rate in the recipe"
+        JobError, match=r"stage2: step \d+: loss .*, usual was .*; lower the learning rate in the recipe"
     ):
         trained(root, tmp_path, "wild", stage2=stage)
 

@@ -117,6 +117,16 @@ class Trainer:
                 found[name] = parameter.detach().cpu().clone()
         return found
 
+    def close(self) -> None:
+        """Give up the engine and all that it holds; the trainer cannot be used any more."""
+        parameters = list(self.engine.module.parameters())
+        self.engine.destroy()
+        vars(self.engine.optimizer).clear()
+        del self.engine
+        for parameter in parameters:  # ZeRO 3's hooks outlive the engine and hold them (DeepSpeed 0.19.8)
+            for tensor in (parameter, getattr(parameter, "ds_tensor", parameter)):
+                tensor.data, tensor.grad = tensor.data.new_empty(0), None
+
     def _config(self) -> dict:
         adam = {
             "lr": self.stage.lr,
