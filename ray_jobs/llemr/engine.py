@@ -62,7 +62,7 @@ class Trainer:
         self.resized = bool(recipe.zero_stage) and saved_by not in (None, self.workers)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.operations = speed.operations(sum(p.numel() for p in model.parameters()), trained)
-        self.micro_batches = math.ceil(stage.rows / self.workers / stage.micro_batch_rows)
+        self.micro_batches = stage.micro_batches(self.workers)
         self.multiple = FLEX_BLOCK if recipe.attention == "flex_attention" else 1
         ds = deepspeed()
         ds.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)

@@ -7,6 +7,7 @@ same recipe gives the same model on a slow machine. Batches are global: they do 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -79,6 +80,10 @@ class StageRecipe(_Strict):
     lora_rank: PositiveInt = 64
     lora_alpha: PositiveInt = 128
 
+    def micro_batches(self, workers: int) -> int:
+        """Forward passes of a step on each of so many workers."""
+        return math.ceil(self.rows / workers / self.micro_batch_rows)
+
     @model_validator(mode="after")
     def _the_control_trains_something(self) -> StageRecipe:
         if self.train == "projector" and self.blind_steps:
@@ -123,6 +128,12 @@ class Recipe(_Strict):
                 raise ValueError(
                     f"{name}.rows is {stage.rows}, which {self.workers} workers cannot share evenly"
                 )
+            for count in range(self.min_workers or self.workers, self.workers + 1) if stage else ():
+                if stage.rows // count < stage.micro_batches(count):
+                    raise ValueError(
+                        f"{name}.micro_batch_rows is {stage.micro_batch_rows}: of {stage.rows} rows a step one of {count} "
+                        f"workers would have none in a forward pass; set it to {stage.micro_batch_rows + 1} or more"
+                    )
         return self
 
     @classmethod

@@ -1,10 +1,13 @@
 """Recipes and what a training tells of itself: mistakes, memory, curves."""
 
+import itertools
+
 import pytest
 import torch
 
 from ray_jobs.config import JobError
 from ray_jobs.llemr import memory, speed
+from ray_jobs.llemr.engine import parts
 from ray_jobs.llemr.muon import orthogonal
 from ray_jobs.llemr.progress import Curves, Pace
 from ray_jobs.llemr.recipe import Recipe
@@ -26,11 +29,28 @@ RECIPE = {
             "recipe small: stage1.sets.0: .*schema_alignment",
         ),
         ({"workers": 3}, "recipe small: stage1.rows is 4, which 3 workers cannot share evenly"),
+        (
+            {"workers": 4, "min_workers": 1, "stage1": RECIPE["stage1"] | {"micro_batch_rows": 1}},
+            "stage1.micro_batch_rows is 1: of 4 rows a step one of 3 workers would have none .* set it to 2 or more",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(change, message):
     with pytest.raises(JobError, match=message):
         Recipe.of(RECIPE | change)
+
+
+def test_no_worker_of_an_accepted_recipe_is_without_a_row():
+    for workers, rows, micro in itertools.product((2, 3, 4, 6), (12, 24, 60), (1, 2, 3, 8)):
+        stage = RECIPE["stage1"] | {"rows": rows, "micro_batch_rows": micro}
+        try:
+            recipe = Recipe.of(RECIPE | {"workers": workers, "min_workers": 1, "stage1": stage})
+        except JobError:
+            continue
+        for count in range(1, workers + 1):
+            for rank in range(count):
+                dealt = parts(range(rows)[rank::count], recipe.stage1.micro_batches(count))
+                assert all(dealt) and sum(map(len, dealt)) == len(range(rows)[rank::count])
 
 
 def test_a_recipe_that_does_not_fit_is_refused_before_it_starts(weights):
