@@ -34,7 +34,8 @@ class _Strict(BaseModel):
 class BaseModelRecipe(_Strict):
     """The base language model: a local Hugging Face directory, or the tiny Llama trained here from scratch."""
 
-    path: str | None = None  # a local directory; then everything below is unused
+    path: str | None = None  # a local directory or an fsspec URL; then all from `layers` on is unused
+    chat_template: str | None = None  # Jinja, for a model at `path` whose tokenizer has none
     layers: PositiveInt = 4
     width: PositiveInt = 128
     heads: PositiveInt = 4
