@@ -108,6 +108,9 @@ class Recipe(_Strict):
     attention: Literal["sdpa", "flex_attention"] = "sdpa"  # flex is for GPUs and long rows; the same loss
     row_length: PositiveInt = 256  # positions of a packed row, unless one record is longer
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "all"] = (
+        "none"  # to the host's memory: AdamW's states and fp32 weights; with `all` (ZeRO 3) the weights too
+    )
     workers: PositiveInt = 1
     min_workers: PositiveInt | None = None  # elastic: start, and go on after a failure, with as few as this
     gpus_per_worker: int = Field(0, ge=0)
@@ -118,6 +121,13 @@ class Recipe(_Strict):
     stage1: StageRecipe | None = None
     stage2: StageRecipe | None = None
     predictor: StageRecipe | None = None  # from the champion: yes/no questions of the tasks
+
+    @model_validator(mode="after")
+    def _offload_has_a_stage(self) -> Recipe:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload is {self.offload}, which needs zero_stage {least} or more")
+        return self
 
     @model_validator(mode="after")
     def _rows_divide(self) -> Recipe:
@@ -158,6 +168,10 @@ class Recipe(_Strict):
             known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
             raise JobError(f"no recipe {name!r}; there are {known}")
         return cls.of(yaml.safe_load(file.read_text(encoding="utf-8")) | changes)
+
+    def zero(self, frozen: bool) -> int:
+        """The ZeRO stage. A frozen language model stays whole: ZeRO 3 would gather all of it at every step for nothing."""
+        return min(self.zero_stage, 2) if frozen else self.zero_stage
 
     def stage(self, name: str) -> StageRecipe:
         stage = getattr(self, name, None)

@@ -23,7 +23,8 @@ import ray.train
 import safetensors.torch
 import torch
 
-from ray_jobs.llemr import adapters, checkpoint
+from ray_jobs.config import JobError
+from ray_jobs.llemr import adapters, checkpoint, memory
 from ray_jobs.llemr.align import align
 from ray_jobs.llemr.corpus import Corpus, dialect_events
 from ray_jobs.llemr.engine import Trainer
@@ -73,6 +74,9 @@ class Stage:
             except LossWentWrong as error:
                 self._stop(f"{error}; lower the learning rate in the recipe")
                 return
+            except JobError as error:  # of this worker alone, as below
+                self._stop(str(error))
+                raise
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):  # of this worker alone, so the others are ended by the failure
                     self._stop(
@@ -86,6 +90,7 @@ class Stage:
 
     def _phases(self, found: Mapping[str, object], folder: Path) -> None:
         weights = self._weights("start")
+        self._must_fit_here(weights)
         corpus = Corpus.load(self.spec["source"], weights)
         for phase, steps, withheld in self._plan():
             if phase not in self.done:
@@ -97,6 +102,15 @@ class Stage:
             gc.collect()  # an engine refers to itself
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _must_fit_here(self, weights: checkpoint.Weights) -> None:
+        """The recipe says what a worker has; this machine may have less. Raises JobError."""
+        if not torch.cuda.is_available():
+            return
+        model, context = weights.model(), ray.train.get_context()
+        sizes = (sum(p.numel() for p in part.parameters()) for part in (model.lm, model.projector))
+        host = memory.available_gb() / context.get_local_world_size()
+        memory.must_fit(self.recipe, self.name, model.lm.config, *sizes, free=memory.gpu_free_gb(), host=host)
 
     def _phase(
         self,

@@ -66,3 +66,50 @@ def test_a_phase_that_is_done_leaves_nothing_behind(weights, corpus, zero):
     made.close()
     assert used > 4 * 4 * sum(p.numel() for p in weights.lm.parameters()) / 2  # weights and AdamW's states
     assert held() - before < used / 100
+
+
+def losses(made: Trainer, steps: range) -> list[float]:
+    return [made.step(step)[0] for step in steps]
+
+
+@pytest.mark.parametrize(("zero", "offload"), [(2, "optimizer"), (3, "all")])
+def test_offloaded_states_train_and_resume_as_those_that_stay(weights, corpus, zero, offload, tmp_path):
+    stays = losses(trainer(weights, corpus, zero_stage=zero), range(4))
+    offloaded, again = (trainer(weights, corpus, zero_stage=zero, offload=offload) for _ in range(2))
+    assert offloaded.engine.zero_cpu_offload()
+    goes = losses(offloaded, range(2))
+    offloaded.save(tmp_path)
+    again.load(tmp_path)
+    assert goes + losses(again, range(2, 4)) == pytest.approx(stays, abs=1e-6) and stays[3] < stays[0]
+
+
+def test_a_frozen_language_model_is_not_shared_out(weights, corpus):
+    assert (
+        trainer(weights, corpus, frozen=True, zero_stage=3, offload="all").engine.zero_optimization_stage()
+        == 2
+    )
+    assert trainer(weights, corpus, zero_stage=3).engine.zero_optimization_stage() == 3
+
+
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_gradients_of_bf16_are_added_up_in_fp32(weights, corpus, zero, tmp_path):
+    made = trainer(weights, corpus, zero_stage=zero, precision="bf16")
+    assert made.engine.get_data_types()[1] == (torch.float32 if zero else torch.bfloat16)
+    first = losses(made, range(3))
+    made.save(tmp_path)
+    after = losses(made, range(3, 6))
+    again = trainer(weights, corpus, zero_stage=zero, precision="bf16")
+    again.load(tmp_path)
+    assert losses(again, range(3, 6)) == after and after[-1] < first[0]
+
+
+def test_the_projector_keeps_the_digits_of_its_features_in_bf16():
+    torch.manual_seed(0)
+    projector = Projector(8, 16).to(torch.bfloat16)
+    seen = torch.full((2, 8), 1000.0)
+    seen[1] += 1.5  # bf16 has no number between 1000 and 1004
+    first, second = projector(seen)
+    exact = Projector(8, 16)
+    exact.load_state_dict(projector.state_dict())
+    assert first.dtype == torch.float32 and torch.equal(torch.stack([first, second]), exact(seen))
+    assert not torch.equal(first, second)
