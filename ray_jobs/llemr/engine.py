@@ -97,6 +97,12 @@ class Trainer:
         dist.all_reduce(counts)
         return counts[0].item() / targets, sum(len(row.questions) for row in rows), int(counts[1].item())
 
+    def agreed(self, said: bool) -> bool:
+        """What the first worker says, to all of them."""
+        told = torch.tensor([said], dtype=torch.uint8, device=self.engine.device)
+        dist.broadcast(told, 0)
+        return bool(told.item())
+
     def save(self, folder: Path) -> None:
         """Every rank writes its part; `load` goes on from it."""
         self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)

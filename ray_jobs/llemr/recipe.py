@@ -75,11 +75,16 @@ class StageRecipe(_Strict):
         0, ge=0
     )  # stage 1: steps of the projector's hidden layer on the base model's dialect
     blind_steps: int = Field(0, ge=0)  # stage 2: steps of the control that is trained without any event
-    checkpoint_every: PositiveInt = 100
+    checkpoint_every: PositiveInt | None = None  # steps; 100 where no minutes are given
+    checkpoint_minutes: PositiveFloat | None = None  # alone, or beside the steps
     gradient_checkpointing: bool = False
     train: Literal["all", "lora", "projector"] = "all"  # in stage 2; stage 1 trains the projector alone
     lora_rank: PositiveInt = 64
     lora_alpha: PositiveInt = 128
+
+    @property
+    def steps_a_checkpoint(self) -> int | None:
+        return self.checkpoint_every or (None if self.checkpoint_minutes else 100)
 
     def micro_batches(self, workers: int) -> int:
         """Forward passes of a step on each of so many workers."""

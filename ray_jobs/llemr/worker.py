@@ -27,6 +27,7 @@ from ray_jobs.config import JobError
 from ray_jobs.llemr import adapters, checkpoint, memory
 from ray_jobs.llemr.align import align
 from ray_jobs.llemr.corpus import Corpus, dialect_events
+from ray_jobs.llemr.due import Due
 from ray_jobs.llemr.engine import Trainer
 from ray_jobs.llemr.guard import Guard, LossWentWrong
 from ray_jobs.llemr.model import Llemr
@@ -166,7 +167,7 @@ class Stage:
         self._say(
             f"{phase}: {'goes on at' if first else 'starts,'} step {first} of {steps}, process {os.getpid()}"
         )
-        pace = Pace(first, steps, trainer.operations, trainer.workers)
+        pace, due = Pace(first, steps, trainer.operations, trainer.workers), Due(self.stage, trainer.agreed)
         for step in range(first, steps):
             loss, questions, tokens = trainer.step(step)
             try:
@@ -178,7 +179,7 @@ class Stage:
                 self.spec["board"].step.remote(phase, step + 1, loss, tokens / pace.last_s())
                 if pace.due() or step + 1 == steps:
                     self._say(f"{phase}: {pace.line(step + 1, guard.usual)}")
-            if (step + 1) % self.stage.checkpoint_every == 0 and step + 1 < steps:
+            if step + 1 < steps and due(step + 1):
                 self._report(phase, step + 1, trainer, guard)
         self.figures[f"{phase}_loss"] = loss
         self.figures |= {f"{phase}_{name}": value for name, value in pace.figures().items()}

@@ -91,6 +91,11 @@ def test_a_frozen_language_model_is_not_shared_out(weights, corpus):
     assert trainer(weights, corpus, zero_stage=3).engine.zero_optimization_stage() == 3
 
 
+def test_a_checkpoint_by_time_is_agreed_on(weights, corpus):
+    made = trainer(weights, corpus, zero_stage=0)
+    assert [made.agreed(said) for said in (True, False)] == [True, False]
+
+
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
 def test_gradients_of_bf16_are_added_up_in_fp32(weights, corpus, zero, tmp_path):
     made = trainer(weights, corpus, zero_stage=zero, precision="bf16")
