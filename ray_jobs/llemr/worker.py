@@ -93,6 +93,8 @@ class Stage:
         weights = self._weights("start")
         self._must_fit_here(weights)
         corpus = Corpus.load(self.spec["source"], weights)
+        longest = max(map(len, corpus.questions.records))
+        self._say(f"longest record {longest} events, event_budget {weights.settings['event_budget']}")
         for phase, steps, withheld in self._plan():
             if phase not in self.done:
                 plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
@@ -176,7 +178,7 @@ class Stage:
                 raise LossWentWrong(f"{phase}: step {step + 1}: {error}") from None
             pace.add(questions, tokens)
             if self.rank == 0:
-                self.spec["board"].step.remote(phase, step + 1, loss, tokens / pace.last_s())
+                self.spec["board"].step.remote(phase, step + 1, {"loss": loss, **pace.now(tokens)})
                 if pace.due() or step + 1 == steps:
                     self._say(f"{phase}: {pace.line(step + 1, guard.usual)}")
             if step + 1 < steps and due(step + 1):
