@@ -123,7 +123,7 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
         states = {path.stem: safetensors.torch.load_file(path) for path in Path(folder).glob("*.safetensors")}
         figures = json.loads((Path(folder) / "phase.json").read_text())["figures"]
     forget(storage, name)
-    shutil.rmtree(live)  # the weights have them
+    shutil.rmtree(live, ignore_errors=True)  # the weights have them
     return states, figures, curves
 
 

@@ -56,9 +56,7 @@ def estimate(
         trained += adapters.parameters(config, settings.lora_rank) if lora else parameters
     share = [1, 1 / workers]
     master = 4 if size == 2 else 0
-    sums = (
-        4 if zero else size
-    )  # gradients are added up in fp32, in ZeRO 1 beside those of the model's precision
+    sums = 4 if zero else size  # bytes of a summed gradient
     record = recipe.event_budget + ROW_TOKENS
     tokens = min(settings.micro_batch_rows, -(-settings.rows // workers)) * record
     kept = 2 if settings.gradient_checkpointing else COPIES_A_LAYER
@@ -71,9 +69,7 @@ def estimate(
     offload = recipe.offload if recipe.gpus_per_worker and zero else "none"
     states_go, weights_go = offload != "none", offload == "all" and zero == 3
     summed = trained * sums * share[zero >= 2] / GIB
-    fresh = (
-        trained * size * share[zero >= 2] / GIB
-    )  # of one backward pass; ZeRO 2 and 3 let them go as they come
+    fresh = trained * size * share[zero >= 2] / GIB  # of one backward pass; ZeRO 1 keeps them whole
     beside = fresh if zero == 1 and size != sums else 0.0
     states = trained * (8 + master) * share[zero >= 1] / GIB
     return Estimate(

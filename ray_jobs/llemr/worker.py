@@ -99,9 +99,8 @@ class Stage:
             if phase not in self.done:
                 plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
                 self._phase(phase, steps, plan, weights, corpus, found, folder)
-            weights.lm = weights.projector = (
-                None  # the next phase has weights of its own, in the room of these
-            )
+            # the next phase has weights of its own, in the room of these
+            weights.lm = weights.projector = None
             gc.collect()  # an engine refers to itself
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
