@@ -15,7 +15,7 @@ import importlib.metadata
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -44,9 +44,8 @@ class Weights:
     tokenizer: PreTrainedTokenizerBase
     features: Features
     projector: Projector | None = None
-    settings: Mapping[str, object] = field(
-        default_factory=dict
-    )  # event_budget, dialect (or null), chat_template
+    # event_budget, dialect (or null), chat_template (or null)
+    settings: Mapping[str, object] = field(default_factory=dict)
     lm_at: str | None = None  # path or URL of the language model, if it is only pointed to
 
     def model(self) -> Llemr:
@@ -62,8 +61,10 @@ def save(
     metrics: Mapping[str, object],
     inputs: Mapping[str, str],
     lm_at: str | None = None,
+    hospitals: Iterable[str] = (),
 ) -> None:
-    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (a path, or a URL)."""
+    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (a path, or a URL);
+    hospitals: whose records these weights, and those that they began as, learned from."""
     folder.mkdir(parents=True, exist_ok=True)
     if lm_at:
         _write(folder / "language_model.json", {"path": lm_at})
@@ -77,7 +78,8 @@ def save(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
     _write(folder / "metrics.json", metrics)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    _write(folder / "versions.json", {"inputs": dict(inputs), "packages": packages})
+    learned_from = {"hospitals": sorted(hospitals)} if hospitals else {}
+    _write(folder / "versions.json", {"inputs": dict(inputs), "packages": packages, **learned_from})
 
 
 def seal(folder: Path) -> None:
@@ -150,6 +152,11 @@ def encoder_of(folder: Path | str) -> str:
     versions = json.loads((Path(folder) / "versions.json").read_text())
     (encoder,) = [key for key in versions["inputs"] if key.startswith("embeddings/")]
     return encoder
+
+
+def learned_from(folder: Path | str) -> list[str] | None:
+    """Hospitals whose records these weights learned from; None of weights that do not say so."""
+    return json.loads((Path(folder) / "versions.json").read_text()).get("hospitals")
 
 
 def load(folder: Path | str):
