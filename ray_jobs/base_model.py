@@ -2,13 +2,13 @@
 
 By default a tiny Llama with its own tokenizer, trained here from scratch until it reads: on altered copies of the train
 split's records, written in the dialect that the projector will speak, and on schema questions about them. With
-`base_model.path` in the recipe, any local Hugging Face causal language model instead; it is pointed to, not copied.
+`base_model.path` in the recipe, any Hugging Face causal language model in a local directory or at an fsspec URL instead; it is
+pointed to, not copied.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -17,6 +17,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 import polars as pl
 import torch
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
 
 from orchestration import catalog
 from ray_jobs import plots
@@ -64,17 +66,36 @@ def embedding_width(job: Job) -> int:
 
 
 def point(job: Job, recipe: Recipe, features: Features) -> None:
-    """Publish a pointer to the local model. Raises JobError if nothing lies there."""
-    folder = Path(recipe.base_model.path)
+    """Publish a pointer to a model that is there. Raises JobError if it cannot be trained as it lies there."""
+    settings = recipe.base_model
+    where = f"recipe {recipe.name}: base_model"
+    folder = checkpoint.fetched(settings.path)
     if not (folder / "config.json").is_file() or not list(folder.glob("*.safetensors")):
         raise JobError(
-            f"recipe {recipe.name}: base_model.path: {folder} has no config.json with *.safetensors; give the absolute "
-            "path of a local Hugging Face causal language model"
+            f"{where}.path: {settings.path} has no config.json with *.safetensors; give the absolute path or the URL of a "
+            "Hugging Face causal language model (docs/training.md says how to convert *.bin)"
         )
-    weights = checkpoint.Weights(
-        None, None, features, None, {"event_budget": recipe.event_budget, "dialect": None}
-    )
-    publish(job, weights, recipe, {}, {"path": str(folder)}, lm_at=str(folder))
+    speaks(checkpoint.read_tokenizer(folder, settings.chat_template), where)
+    kept = {"event_budget": recipe.event_budget, "dialect": None, "chat_template": settings.chat_template}
+    weights = checkpoint.Weights(None, None, features, None, kept)
+    publish(job, weights, recipe, {}, {"path": settings.path}, lm_at=settings.path)
+
+
+def speaks(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises JobError if a question cannot be put in the tokenizer's words."""
+    if not tokenizer.chat_template:
+        raise JobError(
+            f"{where}.chat_template: the tokenizer has none; give one, as ray_jobs/recipes/vicuna-7b.yaml does"
+        )
+    try:
+        prompt_parts(tokenizer)
+    except (ValueError, TypeError, TemplateError) as error:
+        raise JobError(
+            f"{where}.chat_template: no question can be put with it ({type(error).__name__}); it must say the user's content "
+            "once, as it is"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise JobError(f"{where}.path: the tokenizer has no eos_token, which ends an answer; set it there")
 
 
 def learn(job: Job, recipe: Recipe, events: pl.DataFrame, splits: pl.DataFrame, features: Features) -> None:

@@ -29,13 +29,15 @@ def image(drawn: Figure, alt: str) -> Markdown:
     return Markdown(f"![{alt}](data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()})")
 
 
-def loss_curve(curves: Mapping[str, Sequence[tuple[float, float]]], title: str) -> Markdown:
-    """Loss against step; `curves` maps a name (train, tuning) to (step, loss) pairs."""
+def loss_curve(
+    curves: Mapping[str, Sequence[tuple[float, float]]], title: str, what: str = "loss"
+) -> Markdown:
+    """Loss, or `what`, against step; `curves` maps a name (train, tuning) to (step, loss) pairs."""
     drawn = figure()
     axes = drawn.subplots()
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name, linewidth=1)
-    axes.set(xlabel="step", ylabel="loss", title=title)
+    axes.set(xlabel="step", ylabel=what, title=title)
     axes.legend()
     return image(drawn, title)
 

@@ -20,6 +20,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import fsspec
 import ray.train
 import safetensors.torch
 import torch
@@ -39,6 +40,12 @@ from ray_jobs.runtime import Check, Job, main
 CONCEPTS = str(catalog.REPOSITORY / "dbt_project/seeds/concepts.csv")
 STARTS = {"stage1": "weights/base_model", "stage2": "weights/stage1", "predictor": "weights/champion"}
 RELOAD_TIMEOUT_S = 600
+CURVES = {
+    "loss": "loss a token",
+    "tokens_a_second": "real tokens a second",
+    "memory_gb": "memory of the first worker in GB",
+    "mfu": "share of the GPUs' peak",
+}
 
 
 def run(job: Job) -> None:
@@ -70,8 +77,9 @@ def run(job: Job) -> None:
 
 
 def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
-    """Train by Ray; returns (parameters by phase, figures, losses).
+    """Train by Ray; returns (parameters by phase, figures, curves).
 
+    While it runs, and after it failed, the curves lie in the data root (where that is local) as TensorBoard files.
     Raises JobError if the loss went wrong, or if a worker failed more often than the recipe allows.
     """
     storage = catalog.join(job.config.root, "training")
@@ -94,13 +102,17 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
         ),
     )
     failed = None
-    with shown(board, job.log) as curves:
+    local = catalog.is_local(job.config.root)
+    live = (Path(job.config.root) if local else job.scratch) / "tensorboard" / name
+    job.log.info("curves: tensorboard --logdir %s", live)
+    with shown(board, job.log, live) as curves:
         try:
             result = trainer.fit()
         except ray.train.TrainingFailedError as error:
             failed = error
     if curves.stopped:
-        forget(storage, name)
+        if not finished_phase(storage, name, stage):  # else a retry goes on from there
+            forget(storage, name)
         raise JobError(curves.stopped)
     if failed:
         raise JobError(
@@ -111,6 +123,7 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
         states = {path.stem: safetensors.torch.load_file(path) for path in Path(folder).glob("*.safetensors")}
         figures = json.loads((Path(folder) / "phase.json").read_text())["figures"]
     forget(storage, name)
+    shutil.rmtree(live, ignore_errors=True)  # the weights have them
     return states, figures, curves
 
 
@@ -134,6 +147,12 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
         if recipe.gpus_per_worker
         else min(recipe.cpus_per_worker, max(1, cores() // recipe.workers)),
     }
+
+
+def finished_phase(storage: str, name: str, stage: str) -> bool:
+    """Whether a checkpoint of this run holds the stage's trained parameters; the phase after it is what failed."""
+    fs, root = fsspec.core.url_to_fs(storage)
+    return bool(fs.glob(f"{root.rstrip('/')}/{name}/*/{stage}.safetensors"))
 
 
 def forget(storage: str, name: str) -> None:
@@ -165,8 +184,12 @@ def write(job: Job, recipe: Recipe, stage: str, weights, states: dict, figures: 
     checkpoint.seal(folder)
     passed, metadata = reloads(job, folder, weights)
     check = Check(key, "reloads_and_answers", passed, metadata=metadata)
-    shown_figures = {**figures, "loss_curve": plots.loss_curve(curves.points(), f"{stage}, loss a token")}
-    job.publish({key: shown_figures}, [check])
+    drawn = {
+        f"{name}_curve": plots.loss_curve(points, f"{stage}, {what}", what)
+        for name, what in CURVES.items()
+        if (points := curves.points(name))
+    }
+    job.publish({key: {**figures, **drawn}}, [check])
 
 
 def taught_by(job: Job, recipe: Recipe, stage: str) -> set[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ray_jobs.questions import bucket, endpoint, make, notes, paraphrase, registry
+from ray_jobs.questions import bucket, endpoint, make, notes, paraphrase, record, registry
 from tests import small_model
 from tests.test_instructions_notes import written
 from tests.timeline import timeline
@@ -57,8 +57,8 @@ def served(tmp_path_factory):
 @pytest.fixture(scope="module")
 def made():
     known = pl.read_csv(bucket.CONCEPTS, infer_schema_length=None)
-    sets, records = make.make(*timeline(8, seed=2), known, registry.load())
-    return sets["schema_alignment"].head(6), records
+    sets, built = make.make(*timeline(8, seed=2), known, registry.load())
+    return sets["schema_alignment"].head(6), built
 
 
 def test_the_server_speaks(served):
@@ -74,8 +74,7 @@ def test_what_a_model_says_wrongly_is_refused_and_the_original_stays(served, mad
 
 
 def test_an_answer_that_no_note_tells_is_dropped(served, made):
-    records = made[1].head(4)
-    questions, dropped = notes.ask(
-        written(records, "patient with pneumonia", -1), records, notes.settings(served)
-    )
+    built = record.Records(made[1].records.head(4), made[1].visible)
+    told = written(built.records, "patient with pneumonia", -1)
+    questions, dropped = notes.ask(told, built, notes.settings(served))
     assert questions.is_empty() and dropped >= 1

@@ -44,8 +44,8 @@ def endpoint():
 
 
 @pytest.fixture(scope="module")
-def records():
-    return record.build(*timeline(6, seed=2), make.CUTOFFS).records
+def built():
+    return record.build(*timeline(6, seed=2), make.CUTOFFS)
 
 
 def written(records, text, hours_after):
@@ -68,26 +68,42 @@ def test_a_host_that_is_not_listed_gets_nothing(endpoint):
     assert _Endpoint.received == []
 
 
-def test_a_question_is_asked_of_the_newest_note_that_was_known(endpoint, records):
+def test_a_question_is_asked_of_the_newest_note_that_was_known(endpoint, built):
     chosen = notes.settings({"endpoint": endpoint, "allowed_hosts": ["127.0.0.1"], "model": "m"})
-    told = pl.concat([written(records, "patient with pneumonia", -1), written(records, "died of it", 1000)])
-    questions, dropped = notes.ask(told, records, chosen)
+    told = pl.concat(
+        [written(built.records, "patient with pneumonia", -1), written(built.records, "died of it", 1000)]
+    )
+    questions, dropped = notes.ask(told, built, chosen)
     assert dropped == 0 and questions.height >= 6
-    assert set(questions["answer"]) == {"pneumonia"} and set(questions["question"]) == {"what is known?"}
+    assert set(questions["question"]) == {"what is known?"}
     assert set(_Endpoint.received) == {"patient with pneumonia"}
-    assert questions["evidence"].list.len().to_list() == [1] * questions.height
+    assert set(questions["answer"]) == {"not in the record"}, "the note tells it, no event of the record does"
+    assert set(questions["answer_type"]) == {"not_in_record"}
+    assert questions["evidence"].list.len().to_list() == [0] * questions.height
 
 
-def test_an_answer_that_the_note_does_not_tell_is_dropped(endpoint, records):
+def test_an_answer_that_the_record_tells_too_stands_with_the_events_as_evidence(endpoint, built):
     chosen = notes.settings({"endpoint": endpoint, "allowed_hosts": ["127.0.0.1"], "model": "m"})
-    questions, dropped = notes.ask(written(records, "fever since Monday", -1), records, chosen)
+    questions, dropped = notes.ask(written(built.records, "admitted for glucose", -1), built, chosen)
+    kept = questions.filter(pl.col("answer") == "glucose")
+    assert dropped == 0 and 0 < kept.height < questions.height, (
+        "some records show no glucose before their cut-off"
+    )
+    known = built.visible.select("row_id", "concept", "text")
+    shown = kept.select(row_id="evidence").explode("row_id").join(known, on="row_id")
+    assert shown["text"].str.contains("glucose").all()
+
+
+def test_an_answer_that_the_note_does_not_tell_is_dropped(endpoint, built):
+    chosen = notes.settings({"endpoint": endpoint, "allowed_hosts": ["127.0.0.1"], "model": "m"})
+    questions, dropped = notes.ask(written(built.records, "fever since Monday", -1), built, chosen)
     assert questions.is_empty() and dropped > 0
 
 
-def test_an_endpoint_that_fails_is_named_without_the_note(records):
+def test_an_endpoint_that_fails_is_named_without_the_note(built):
     chosen = notes.settings(
         {"endpoint": "http://127.0.0.1:9/v1", "allowed_hosts": ["127.0.0.1"], "model": "m"}
     )
     with pytest.raises(JobError) as failed:
-        notes.ask(written(records, "secret words", -1), records, chosen)
+        notes.ask(written(built.records, "secret words", -1), built, chosen)
     assert "params.notes.endpoint" in str(failed.value) and "secret" not in str(failed.value)

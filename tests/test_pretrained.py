@@ -5,8 +5,10 @@ The model has random weights, so nothing is claimed about what it learns; the pa
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from transformers import LlamaForCausalLM
@@ -15,6 +17,8 @@ from orchestration import catalog
 from ray_jobs import base_model, train
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.llemr import checkpoint
+from ray_jobs.llemr.recipe import Recipe
+from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.runtime import Job
 from tests import small_model, untaught
 
@@ -93,3 +97,44 @@ def test_a_path_without_a_model_is_named(root, tmp_path):
     job = job_for(root, tmp_path, "base_model", "weights/base_model", recipe(tmp_path), [*DATA, "splits"])
     with pytest.raises(JobError, match=r"base_model\.path: .* has no config\.json with \*\.safetensors"):
         base_model.run(job)
+
+
+@pytest.fixture
+def untaught_to_chat(pretrained, tmp_path):
+    folder = shutil.copytree(pretrained, tmp_path / "plain")
+    (folder / "chat_template.jinja").unlink()
+    return folder
+
+
+def test_a_model_without_a_chat_template_is_refused_before_training(root, tmp_path, untaught_to_chat):
+    needs = [*DATA, "splits"]
+    job = job_for(root, tmp_path, "base_model", "weights/base_model", recipe(untaught_to_chat), needs)
+    with pytest.raises(
+        JobError, match=r"^recipe some-instruct: base_model\.chat_template: the tokenizer has none"
+    ):
+        base_model.run(job)
+    mute = recipe(untaught_to_chat)
+    mute["base_model"]["chat_template"] = "{{ bos_token }}USER: hello"
+    job = job_for(root, tmp_path, "base_model", "weights/base_model", mute, needs)
+    with pytest.raises(JobError, match=r"base_model\.chat_template: no question can be put with it"):
+        base_model.run(job)
+
+
+def test_a_model_at_a_url_is_fetched_once_and_asked_in_the_words_of_the_recipe(
+    root, tmp_path, untaught_to_chat
+):
+    url = f"memory://models{tmp_path}"
+    fsspec.filesystem("memory").put(f"{untaught_to_chat}/", f"/models{tmp_path}/", recursive=True)
+    settings = recipe(url)
+    settings["base_model"]["chat_template"] = Recipe.named("vicuna-7b").base_model.chat_template
+    base_model.run(job_for(root, tmp_path, "base_model", "weights/base_model", settings, [*DATA, "splits"]))
+    loaded = checkpoint.load_weights(catalog.load(str(root)).folder("weights/base_model"))
+    assert loaded.lm_at == url and isinstance(loaded.lm, LlamaForCausalLM)
+    words = ("<s>USER: ", "\n", " ASSISTANT:")
+    expected = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in words]
+    assert list(prompt_parts(loaded.tokenizer)) == expected
+    assert expected[0][0] == loaded.tokenizer.bos_token_id
+    copy = checkpoint.fetched(url)
+    fsspec.filesystem("memory").rm(f"/models{tmp_path}", recursive=True)
+    assert checkpoint.fetched(url) == copy, "what was fetched is not fetched again"
+    shutil.rmtree(copy)

@@ -64,6 +64,45 @@ def test_a_recipe_that_will_not_fit_says_so_in_one_line(name):
     assert "\n" not in str(e.value)
 
 
+def test_a_gpu_with_less_than_the_recipe_says_is_refused():
+    with pytest.raises(
+        JobError, match=r"recipe vicuna-7b: stage2 needs about [\d.]+ GB a worker .*there are 30\.0"
+    ):
+        memory.must_fit(Recipe.named("vicuna-7b"), "stage2", *shape("vicuna-7b"), free=30.0)
+
+
+def test_what_is_offloaded_counts_on_the_host():
+    def needed(stage: str, **change):
+        return memory.estimate(Recipe.named("vicuna-7b", **change), stage, *shape("vicuna-7b"))
+
+    stays, states, all_of_it = (
+        needed("stage2", zero_stage=3, offload=where) for where in ("none", "optimizer", "all")
+    )
+    assert stays.host == 0 and states.optimizer == 0
+    assert stays.total - states.total >= stays.optimizer
+    assert all_of_it.parameters < states.parameters and all_of_it.host > states.host > stays.optimizer
+    with pytest.raises(
+        JobError, match=r"recipe vicuna-7b: stage2 offloads about [\d.]+ GB a worker to its host"
+    ):
+        memory.must_fit(
+            Recipe.named("vicuna-7b", offload="optimizer"), "stage2", *shape("vicuna-7b"), host=10.0
+        )
+
+
+def test_a_frozen_language_model_is_counted_whole_on_every_worker():
+    one, three = (
+        memory.estimate(Recipe.named("vicuna-7b", zero_stage=zero), "stage1", *shape("vicuna-7b"))
+        for zero in (2, 3)
+    )
+    assert one == three
+
+
+@pytest.mark.parametrize(("offload", "zero", "least"), [("optimizer", 0, 1), ("all", 2, 3)])
+def test_offload_needs_a_stage_that_can(offload, zero, least):
+    with pytest.raises(JobError, match=f"offload is {offload}, which needs zero_stage {least} or more"):
+        Recipe.named("vicuna-7b", offload=offload, zero_stage=zero)
+
+
 def test_the_control_needs_something_to_train():
     stage2 = Recipe.named("qwen3-4b").stage2.model_dump() | {"train": "projector"}
     with pytest.raises(JobError, match="recipe qwen3-4b: stage2: the blind control has no events to project"):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import random
 import re
 import signal
 import threading
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from orchestration import catalog
 from ray_jobs import train
@@ -19,7 +21,7 @@ from tests import untaught
 
 pytestmark = pytest.mark.night  # four trainings on Ray, minutes each; `make test` trains in test_night.py
 
-STEPS = 60
+STEPS, BLIND_STEPS = 60, 40
 STAGE = {"steps": STEPS, "rows": 8, "lr": 0.002, "warmup": 5, "checkpoint_every": 10}
 RECIPE = {
     "name": "small",
@@ -28,7 +30,7 @@ RECIPE = {
     "cpus_per_worker": 1,
     "zero_stage": 2,
     "stage1": STAGE | {"sets": ["schema_alignment"], "align_steps": 5},
-    "stage2": STAGE | {"sets": ["schema_alignment", "clinical_reasoning"], "blind_steps": 3},
+    "stage2": STAGE | {"sets": ["schema_alignment", "clinical_reasoning"], "blind_steps": BLIND_STEPS},
 }
 INPUTS = ["harmonised/events", "instructions/schema_alignment", "instructions/clinical_reasoning"]
 
@@ -82,7 +84,7 @@ def trained(root: Path, scratch: Path, name: str, stage: str = "stage2", act=lam
     lines, recipe = Lines(act), RECIPE | change
     job = job_for(root, scratch, name, lines, recipe)
     states, _, curves = train.fit(job, Recipe.of(recipe), stage)
-    return states, curves.by_phase, lines.lines
+    return states, {phase: dict(points) for phase, points in curves.points().items()}, lines.lines
 
 
 @pytest.fixture(scope="module")
@@ -99,33 +101,54 @@ def test_two_zero2_workers_follow_the_curve_of_one(root, tmp_path, undisturbed):
     assert max(abs(losses["blind"][s] - expected["blind"][s]) for s in expected["blind"]) < 1e-3
 
 
-def killer(root: Path, name: str):
-    """Ends the worker of rank 0 by SIGKILL once step 30 is kept."""
+def killer(root: Path, name: str, phase: str = "stage2", step: int = 30, delay_s: float = 0.0):
+    """Ends the worker of rank 0 by SIGKILL so long after that step of that phase is kept."""
+    seen = threading.Event()
 
     def act(line: str) -> None:
         started = re.search(r"stage2: starts, .* process (\d+)", line)
-        if started:
+        if started and not seen.is_set():
+            seen.set()
             threading.Thread(target=_kill, args=(int(started[1]),), daemon=True).start()
 
     def _kill(pid: int) -> None:
         runs = root / "training" / f"stage2-{catalog.fingerprint(name=name)[:12]}"
-        while not list(runs.glob("stage2-000030/phase.json")):
-            time.sleep(0.05)
+        while not list(runs.glob(f"{phase}-{step:06d}/phase.json")):
+            time.sleep(0.02)
+        time.sleep(delay_s)
         os.kill(pid, signal.SIGKILL)
 
     return act
 
 
-@pytest.mark.parametrize("zero", [0, 2])
-def test_a_killed_worker_ends_at_the_same_loss(root, tmp_path, undisturbed, zero):
-    name = f"killed-{zero}"
-    states, losses, lines = trained(root, tmp_path, name, act=killer(root, name), zero_stage=zero)
+@pytest.mark.parametrize(
+    ("phase", "zero", "seed"), [("stage2", 0, 1), ("stage2", 2, 2), ("stage2", 2, 3), ("blind", 2, 4)]
+)
+def test_a_training_that_is_killed_anywhere_ends_as_one_that_was_not(
+    root, tmp_path, undisturbed, phase, zero, seed
+):
+    rng, name = random.Random(seed), f"killed-{phase}-{zero}-{seed}"
+    last = STEPS if phase == "stage2" else BLIND_STEPS
+    step, delay = rng.randrange(10, last - 10, 10), rng.uniform(0, 0.2)
+    act = killer(root, name, phase, step, delay)
+    states, losses, lines = trained(root, tmp_path, name, act=act, zero_stage=zero)
     expected_states, expected, _ = undisturbed
-    assert any("stage2: goes on at step" in line for line in lines)
-    assert abs(losses["stage2"][STEPS] - expected["stage2"][STEPS]) < 1e-5
-    for name, tensor in states["stage2"].items():
-        assert (tensor - expected_states["stage2"][name]).abs().max() < 1e-5
+    processes = {found[1] for line in lines if (found := re.search(r"process (\d+)", line))}
+    assert len(processes) == 2, "it was killed, and another took over"
+    if phase == "blind":
+        assert sum("stage2: starts" in line for line in lines) == 1, "what is done is kept"
+    assert states.keys() == expected_states.keys() == {"stage2", "blind"}
+    for part, trained_to in states.items():
+        assert abs(losses[part][max(losses[part])] - expected[part][max(expected[part])]) < 1e-5
+        for key, tensor in trained_to.items():
+            other = expected_states[part][key]
+            assert (
+                torch.equal(tensor, other)
+                if zero == RECIPE["zero_stage"]
+                else (tensor - other).abs().max() < 1e-5
+            )
     assert not list((root / "training").iterdir())  # nothing is left behind
+    assert not list((root / "tensorboard").glob(f"stage2-{catalog.fingerprint(name=name)[:12]}"))
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
@@ -149,9 +172,11 @@ def test_stage1_trains_the_projector_alone(root, tmp_path):
 def test_a_loss_that_is_no_number_ends_the_training_with_its_name(root, tmp_path):
     stage = RECIPE["stage2"] | {"lr": 1e30, "clip": 1e30, "warmup": 0}
     with pytest.raises(
-        JobError, match=r"stage2: loss .* at step \d+, .*; lower the learning rate in the recipe"
+        JobError, match=r"stage2: step \d+: loss .*, usual was .*; lower the learning rate in the recipe"
     ):
         trained(root, tmp_path, "wild", stage2=stage)
+    run = f"stage2-{catalog.fingerprint(name='wild')[:12]}"
+    assert list((root / "tensorboard" / run / "stage2").glob("events.out.tfevents.*")), "what it had stays"
 
 
 def test_memory_that_runs_out_ends_the_training_with_its_name_and_no_retry(root, tmp_path):

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -43,8 +44,9 @@ class Weights:
     tokenizer: PreTrainedTokenizerBase
     features: Features
     projector: Projector | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)  # event_budget, dialect (or null)
-    lm_at: str | None = None  # where the language model lies, if it is a local model that is only pointed to
+    # event_budget, dialect (or null), chat_template (or null)
+    settings: Mapping[str, object] = field(default_factory=dict)
+    lm_at: str | None = None  # path or URL of the language model, if it is only pointed to
 
     def model(self) -> Llemr:
         """Language model and projector as one module; a new projector (by the seed in force) if there is none yet."""
@@ -61,7 +63,7 @@ def save(
     lm_at: str | None = None,
     hospitals: Iterable[str] = (),
 ) -> None:
-    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (relative or absolute);
+    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (a path, or a URL);
     hospitals: whose records these weights, and those that they began as, learned from."""
     folder.mkdir(parents=True, exist_ok=True)
     if lm_at:
@@ -100,16 +102,19 @@ def verify(folder: Path) -> None:
 
 
 def fetched(url: str) -> Path:
-    """A local copy of a weights directory at any fsspec URL; a local directory is its own copy."""
+    """A local copy of a directory at any fsspec URL, fetched once on each machine; a local directory is its own copy."""
     if "://" not in url:
         return Path(url)
+    if url.startswith("file://"):
+        return Path(url.removeprefix("file://"))
     target = Path(tempfile.gettempdir(), f"wardline-weights-{hashlib.sha256(url.encode()).hexdigest()[:16]}")
-    if not (target / MANIFEST).is_file():
+    if not target.is_dir():
         fs, path = fsspec.core.url_to_fs(url)
         part = Path(tempfile.mkdtemp(dir=target.parent))
         fs.get(path.rstrip("/") + "/", f"{part}/", recursive=True)
         with contextlib.suppress(OSError):  # another worker of this machine was first
             part.rename(target)
+        shutil.rmtree(part, ignore_errors=True)
     return target
 
 
@@ -119,18 +124,27 @@ def load_weights(folder: Path | str, dtype: torch.dtype = torch.float32, attenti
     settings = json.loads((folder / "llemr.json").read_text())
     pointer = folder / "language_model.json"
     lm_at = json.loads(pointer.read_text())["path"] if pointer.is_file() else "."
-    lm_folder = folder / lm_at
+    elsewhere = "://" in lm_at or Path(lm_at).is_absolute()
+    lm_folder = fetched(lm_at) if elsewhere else folder / lm_at
     lm = AutoModelForCausalLM.from_pretrained(
         lm_folder, dtype=dtype, attn_implementation=attention, local_files_only=True
     )
-    tokenizer = AutoTokenizer.from_pretrained(lm_folder, local_files_only=True)
+    tokenizer = read_tokenizer(lm_folder, settings.get("chat_template"))
     features = Features(**settings.pop("features"))
-    weights = Weights(lm, tokenizer, features, None, settings, lm_at if Path(lm_at).is_absolute() else None)
+    weights = Weights(lm, tokenizer, features, None, settings, lm_at if elsewhere else None)
     if (folder / "projector.safetensors").is_file():
         projector = Projector(features.width, lm.config.hidden_size)
         projector.load_state_dict(safetensors.torch.load_file(folder / "projector.safetensors"))
         weights = replace(weights, projector=projector)
     return weights
+
+
+def read_tokenizer(folder: Path, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hugging Face directory; `chat_template` is the recipe's, for a model that has none."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if chat_template:
+        tokenizer.chat_template = chat_template
+    return tokenizer
 
 
 def encoder_of(folder: Path | str) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import fsspec
 import numpy as np
 import polars as pl
+from fsspec.implementations.local import LocalFileSystem
 
 from ray_jobs.config import JobError
 from ray_jobs.llemr.tokenizer import DIGITS
@@ -269,8 +270,11 @@ def text_vectors(folder: str, texts: Sequence[str]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=1)  # a server asks for the same version again and again
 def _embedded(folder: str) -> tuple[pl.DataFrame, np.ndarray]:
-    """The rows of the texts, and the vectors in the order of the rows."""
+    """The rows of the texts, and the vectors in the order of the rows; from a local folder only those are read that are used."""
     known = pl.read_parquet(_bytes(f"{folder}/texts.parquet"), columns=["row", "text"])
+    fs, file = fsspec.core.url_to_fs(f"{folder}/vectors.npy")
+    if isinstance(fs, LocalFileSystem):
+        return known, np.load(file, mmap_mode="r", allow_pickle=False)
     return known, np.load(_bytes(f"{folder}/vectors.npy"), allow_pickle=False)
 
 

@@ -59,10 +59,11 @@ class Trainer:
         """`saved_by`: how many workers wrote the checkpoint that will be loaded, if one will be."""
         self.corpus, self.plan, self.stage, self.recipe, self.steps = corpus, plan, stage, recipe, steps
         self.workers, self.rank = dist.get_world_size(), dist.get_rank()
-        self.resized = bool(recipe.zero_stage) and saved_by not in (None, self.workers)
+        self.zero = recipe.zero(frozen=not any(p.requires_grad for p in model.lm.parameters()))
+        self.resized = bool(self.zero) and saved_by not in (None, self.workers)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.operations = speed.operations(sum(p.numel() for p in model.parameters()), trained)
-        self.micro_batches = math.ceil(stage.rows / self.workers / stage.micro_batch_rows)
+        self.micro_batches = stage.micro_batches(self.workers)
         self.multiple = FLEX_BLOCK if recipe.attention == "flex_attention" else 1
         ds = deepspeed()
         ds.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
@@ -96,6 +97,12 @@ class Trainer:
         dist.all_reduce(counts)
         return counts[0].item() / targets, sum(len(row.questions) for row in rows), int(counts[1].item())
 
+    def agreed(self, said: bool) -> bool:
+        """What the first worker says, to all of them."""
+        told = torch.tensor([said], dtype=torch.uint8, device=self.engine.device)
+        dist.broadcast(told, 0)
+        return bool(told.item())
+
     def save(self, folder: Path) -> None:
         """Every rank writes its part; `load` goes on from it."""
         self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
@@ -113,9 +120,19 @@ class Trainer:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            with ds.zero.GatheredParameters([parameter], enabled=self.recipe.zero_stage == 3):
+            with ds.zero.GatheredParameters([parameter], enabled=self.zero == 3):
                 found[name] = parameter.detach().cpu().clone()
         return found
+
+    def close(self) -> None:
+        """Give up the engine and all that it holds; the trainer cannot be used any more."""
+        parameters = list(self.engine.module.parameters())
+        self.engine.destroy()
+        vars(self.engine.optimizer).clear()
+        del self.engine
+        for parameter in parameters:  # ZeRO 3's hooks outlive the engine and hold them (DeepSpeed 0.19.8)
+            for tensor in (parameter, getattr(parameter, "ds_tensor", parameter)):
+                tensor.data, tensor.grad = tensor.data.new_empty(0), None
 
     def _config(self) -> dict:
         adam = {
@@ -124,17 +141,30 @@ class Trainer:
             "weight_decay": self.stage.weight_decay,
             "torch_adam": True,
         }
+        bf16 = self.recipe.precision == "bf16"
         return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": self.micro_batches,
             "gradient_clipping": self.stage.clip,
             "optimizer": {"type": "AdamW", "params": adam},
-            "zero_optimization": {"stage": self.recipe.zero_stage},
+            "zero_optimization": {"stage": self.zero, **self._offload()},
             "checkpoint": {"load_universal": self.resized},
-            "bf16": {"enabled": self.recipe.precision == "bf16"},
+            "bf16": {"enabled": bf16},
+            # by default DeepSpeed would add up bf16 gradients in bf16; it has no fp32 sum for ZeRO 0
+            "data_types": {"grad_accum_dtype": "fp32"} if bf16 and self.zero else {},
             "steps_per_print": 10**9,
             "wall_clock_breakdown": False,
         }
+
+    def _offload(self) -> dict:
+        to_host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        parts = {
+            "none": [],
+            "optimizer": ["offload_optimizer"],
+            "all": ["offload_optimizer", "offload_param"],
+        }
+        wanted = parts[self.recipe.offload] if self.zero else []
+        return {part: to_host for part in wanted if part == "offload_optimizer" or self.zero == 3}
 
 
 @contextlib.contextmanager

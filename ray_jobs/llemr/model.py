@@ -20,24 +20,29 @@ from ray_jobs.llemr.packing import Batch
 HIDDEN = 256
 
 
+class Exact(nn.Linear):
+    """A linear map whose product is taken in float32; its weights may be bf16."""
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        return F.linear(values.float(), self.weight.float(), self.bias.float())
+
+
 class Projector(nn.Module):
     """Event features float32 [n, features] -> [n, width]: a linear map and, beside it, one hidden layer.
 
-    Features stay float32 up to here, so that hours and digits are exact whatever precision the model has.
-
-    The linear map can say all that the dialect says about numbers; the hidden layer, zero at first, learns the rest.
+    It computes in float32 whatever precision its weights have, so that hours and digits of an event are not rounded to the
+    three digits of bf16. The linear map can say all that the dialect says about numbers; the hidden layer, zero at first, learns the rest.
     """
 
     def __init__(self, features: int, width: int, hidden: int = HIDDEN):
         super().__init__()
-        self.linear = nn.Linear(features, width)
-        self.up = nn.Linear(features, hidden)
-        self.down = nn.Linear(hidden, width)
+        self.linear = Exact(features, width)
+        self.up = Exact(features, hidden)
+        self.down = Exact(hidden, width)
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
     def forward(self, events: torch.Tensor) -> torch.Tensor:
-        events = events.to(self.linear.weight.dtype)
         return self.linear(events) + self.down(F.gelu(self.up(events)))
 
 

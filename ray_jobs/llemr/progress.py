@@ -19,7 +19,9 @@ from ray_jobs.llemr import speed
 POLL_S, LOG_EVERY_S = 1.0, 5.0
 SETTLED = 20  # steps after which a training runs evenly
 
-Step = tuple[str, int, float, float]  # phase, step, loss, real tokens a second
+Step = tuple[
+    str, int, dict[str, float]
+]  # phase, step, its figures: loss, tokens_a_second, memory_gb, mfu if known
 
 
 @ray.remote(num_cpus=0)
@@ -34,8 +36,8 @@ class Board:
     def say(self, line: str) -> None:
         self._lines.append(line)
 
-    def step(self, phase: str, step: int, loss: float, tokens_a_second: float) -> None:
-        self._steps.append((phase, step, loss, tokens_a_second))
+    def step(self, phase: str, step: int, figures: dict[str, float]) -> None:
+        self._steps.append((phase, step, figures))
 
     def stop(self, reason: str) -> None:
         """The training ended before its last step, and another try would go the same way."""
@@ -52,52 +54,65 @@ class Board:
 
 @dataclass
 class Curves:
-    """Losses and real tokens a second by phase and step, and why the training stopped early, if it did.
+    """Figures by phase and step, and why the training stopped early, if it did. A step that was repeated after a failure
+    keeps its last figures."""
 
-    A step that was repeated after a failure keeps its last loss.
-    """
-
-    by_phase: dict[str, dict[int, float]] = field(default_factory=dict)
-    tokens: dict[str, dict[int, float]] = field(default_factory=dict)
+    steps: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
     stopped: str | None = None
 
-    def points(self) -> dict[str, list[tuple[int, float]]]:
-        return {phase: sorted(losses.items()) for phase, losses in self.by_phase.items()}
+    def points(self, name: str = "loss") -> dict[str, list[tuple[int, float]]]:
+        """(step, value) by phase, of those steps that tell this figure."""
+        told = {p: [(n, f[name]) for n, f in sorted(s.items()) if name in f] for p, s in self.steps.items()}
+        return {phase: points for phase, points in told.items() if points}
 
     def tensorboard(self, folder: Path) -> None:
-        """Write `loss` and `tokens_a_second` as TensorBoard files, a run a phase: `tensorboard --logdir <folder>`."""
-        for phase, losses in self.points().items():
-            with SummaryWriter(str(folder / phase)) as writer:
-                for step, loss in losses:
-                    writer.add_scalar("loss", loss, step)
-                    writer.add_scalar("tokens_a_second", self.tokens[phase][step], step)
+        """Write every figure as TensorBoard files, a run a phase: `tensorboard --logdir <folder>`."""
+        with Writers(folder) as write:
+            for phase, steps in self.steps.items():
+                for step, figures in sorted(steps.items()):
+                    write(phase, step, figures)
+
+
+class Writers(contextlib.ExitStack):
+    """TensorBoard files below a folder, one run a phase; what is written is on the disk a second later."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder, self.open = folder, {}
+
+    def __call__(self, phase: str, step: int, figures: dict[str, float]) -> None:
+        if phase not in self.open:
+            self.open[phase] = self.enter_context(SummaryWriter(str(self.folder / phase), flush_secs=1))
+        for name, value in figures.items():
+            self.open[phase].add_scalar(name, value, step)
 
 
 @contextlib.contextmanager
-def shown(board, log: logging.Logger) -> Iterator[Curves]:
-    """Log what workers say for the length of the block; gives the losses."""
+def shown(board, log: logging.Logger, folder: Path) -> Iterator[Curves]:
+    """Log what workers say for the length of the block, and write it to TensorBoard files as it comes; gives the figures."""
     curves, ended = Curves(), threading.Event()
 
     def take() -> None:
         lines, steps, curves.stopped = ray.get(board.take.remote())
         for line in lines:
             log.info(line)
-        for phase, step, loss, tokens_a_second in steps:
-            curves.by_phase.setdefault(phase, {})[step] = loss
-            curves.tokens.setdefault(phase, {})[step] = tokens_a_second
+        for phase, step, figures in steps:
+            curves.steps.setdefault(phase, {})[step] = figures
+            write(phase, step, figures)
 
     def poll() -> None:
         while not ended.wait(POLL_S):
             take()
 
     thread = threading.Thread(target=poll, daemon=True)
-    thread.start()
-    try:
-        yield curves
-    finally:
-        ended.set()
-        thread.join()
-        take()
+    with Writers(folder) as write:
+        thread.start()
+        try:
+            yield curves
+        finally:
+            ended.set()
+            thread.join()
+            take()
 
 
 class Pace:
@@ -118,9 +133,11 @@ class Pace:
         self.tokens += tokens
         self.marks.append((time.monotonic(), time.process_time()))
 
-    def last_s(self) -> float:
-        """Seconds of the last step."""
-        return max(self.marks[-1][0] - self.marks[-2][0], 1e-6)
+    def now(self, tokens: int) -> dict[str, float]:
+        """Figures of the last step, which ran so many tokens over all workers."""
+        rate = tokens / max(self.marks[-1][0] - self.marks[-2][0], 1e-6)
+        used = {"mfu": rate * self.operations / (self.peak * self.workers)} if self.peak else {}
+        return {"tokens_a_second": rate, "memory_gb": speed.memory_gb(), **used}
 
     def due(self) -> bool:
         if time.monotonic() - self.logged < LOG_EVERY_S:

@@ -7,6 +7,7 @@ same recipe gives the same model on a slow machine. Batches are global: they do 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -33,7 +34,8 @@ class _Strict(BaseModel):
 class BaseModelRecipe(_Strict):
     """The base language model: a local Hugging Face directory, or the tiny Llama trained here from scratch."""
 
-    path: str | None = None  # a local directory; then everything below is unused
+    path: str | None = None  # a local directory or an fsspec URL; then all from `layers` on is unused
+    chat_template: str | None = None  # Jinja, for a model at `path` whose tokenizer has none
     layers: PositiveInt = 4
     width: PositiveInt = 128
     heads: PositiveInt = 4
@@ -73,11 +75,20 @@ class StageRecipe(_Strict):
         0, ge=0
     )  # stage 1: steps of the projector's hidden layer on the base model's dialect
     blind_steps: int = Field(0, ge=0)  # stage 2: steps of the control that is trained without any event
-    checkpoint_every: PositiveInt = 100
+    checkpoint_every: PositiveInt | None = None  # steps; 100 where no minutes are given
+    checkpoint_minutes: PositiveFloat | None = None  # alone, or beside the steps
     gradient_checkpointing: bool = False
     train: Literal["all", "lora", "projector"] = "all"  # in stage 2; stage 1 trains the projector alone
     lora_rank: PositiveInt = 64
     lora_alpha: PositiveInt = 128
+
+    @property
+    def steps_a_checkpoint(self) -> int | None:
+        return self.checkpoint_every or (None if self.checkpoint_minutes else 100)
+
+    def micro_batches(self, workers: int) -> int:
+        """Forward passes of a step on each of so many workers."""
+        return math.ceil(self.rows / workers / self.micro_batch_rows)
 
     @model_validator(mode="after")
     def _the_control_trains_something(self) -> StageRecipe:
@@ -102,6 +113,9 @@ class Recipe(_Strict):
     attention: Literal["sdpa", "flex_attention"] = "sdpa"  # flex is for GPUs and long rows; the same loss
     row_length: PositiveInt = 256  # positions of a packed row, unless one record is longer
     zero_stage: Literal[0, 1, 2, 3] = 2
+    offload: Literal["none", "optimizer", "all"] = (
+        "none"  # to the host's memory: AdamW's states and fp32 weights; with `all` (ZeRO 3) the weights too
+    )
     workers: PositiveInt = 1
     min_workers: PositiveInt | None = None  # elastic: start, and go on after a failure, with as few as this
     gpus_per_worker: int = Field(0, ge=0)
@@ -114,6 +128,13 @@ class Recipe(_Strict):
     predictor: StageRecipe | None = None  # from the champion: yes/no questions of the tasks
 
     @model_validator(mode="after")
+    def _offload_has_a_stage(self) -> Recipe:
+        least = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload is {self.offload}, which needs zero_stage {least} or more")
+        return self
+
+    @model_validator(mode="after")
     def _rows_divide(self) -> Recipe:
         if self.min_workers and self.min_workers > self.workers:
             raise ValueError(f"min_workers is {self.min_workers}, which is more than workers, {self.workers}")
@@ -123,6 +144,12 @@ class Recipe(_Strict):
                 raise ValueError(
                     f"{name}.rows is {stage.rows}, which {self.workers} workers cannot share evenly"
                 )
+            for count in range(self.min_workers or self.workers, self.workers + 1) if stage else ():
+                if stage.rows // count < stage.micro_batches(count):
+                    raise ValueError(
+                        f"{name}.micro_batch_rows is {stage.micro_batch_rows}: of {stage.rows} rows a step one of {count} "
+                        f"workers would have none in a forward pass; set it to {stage.micro_batch_rows + 1} or more"
+                    )
         return self
 
     @classmethod
@@ -146,6 +173,10 @@ class Recipe(_Strict):
             known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.yaml")))
             raise JobError(f"no recipe {name!r}; there are {known}")
         return cls.of(yaml.safe_load(file.read_text(encoding="utf-8")) | changes)
+
+    def zero(self, frozen: bool) -> int:
+        """The ZeRO stage. A frozen language model stays whole: ZeRO 3 would gather all of it at every step for nothing."""
+        return min(self.zero_stage, 2) if frozen else self.zero_stage
 
     def stage(self, name: str) -> StageRecipe:
         stage = getattr(self, name, None)

@@ -99,7 +99,9 @@ class EventFeatures:
         self.width, self.text_width = features.width, text_vectors.shape[1]
         length = np.linalg.norm(text_vectors, axis=1, keepdims=True)
         table = np.zeros((len(store.texts), self.width), np.float32)
-        table[:, : self.text_width] = text_vectors / np.maximum(length, 1e-6) * TEXT_SCALE
+        texts = table[:, : self.text_width]  # filled in place: the table may be large
+        np.divide(text_vectors, np.maximum(length, 1e-6), out=texts, casting="same_kind")
+        texts *= TEXT_SCALE
         self.table = torch.from_numpy(table)
         self.text = torch.from_numpy(store.text)
         kind = self.text_width + _positions(store.kinds, features.kinds)[store.kind]

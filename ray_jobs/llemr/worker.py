@@ -7,31 +7,33 @@ checkpoint holds the phase that runs and its step, and the phases that are finis
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import numpy as np
 import ray
 import ray.train
 import safetensors.torch
 import torch
 
-from ray_jobs.llemr import adapters, checkpoint
+from ray_jobs.config import JobError
+from ray_jobs.llemr import adapters, checkpoint, memory
 from ray_jobs.llemr.align import align
 from ray_jobs.llemr.corpus import Corpus, dialect_events
+from ray_jobs.llemr.due import Due
 from ray_jobs.llemr.engine import Trainer
+from ray_jobs.llemr.guard import Guard, LossWentWrong
 from ray_jobs.llemr.model import Llemr
 from ray_jobs.llemr.plan import Plan
 from ray_jobs.llemr.progress import Pace
 from ray_jobs.llemr.recipe import Recipe
-
-SPIKE, PATIENCE = 3.0, 8  # a loss of so many times the usual, so many steps in a row, ends the training
 
 
 def run(spec: Mapping[str, object]) -> None:
@@ -43,10 +45,6 @@ def run(spec: Mapping[str, object]) -> None:
     """
     torch.set_num_threads(int(spec["threads"]))
     Stage(spec).run()
-
-
-class LossWentWrong(RuntimeError):
-    """The loss is not a number or stays far above the usual; another try would go the same way."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -77,30 +75,65 @@ class Stage:
             except LossWentWrong as error:
                 self._stop(f"{error}; lower the learning rate in the recipe")
                 return
+            except JobError as error:  # of this worker alone, as below
+                self._stop(str(error))
+                raise
             except (MemoryError, RuntimeError) as error:
                 if out_of_memory(error):  # of this worker alone, so the others are ended by the failure
                     self._stop(
                         f"{self.name}: out of memory; lower {self.name}.micro_batch_rows in the recipe"
                     )
                 raise
-        self._report("finished", 0, None)
+        self._report("finished", 0)
 
     def _stop(self, reason: str) -> None:
         ray.get(self.spec["board"].stop.remote(reason))
 
     def _phases(self, found: Mapping[str, object], folder: Path) -> None:
         weights = self._weights("start")
+        self._must_fit_here(weights)
         corpus = Corpus.load(self.spec["source"], weights)
+        longest = max(map(len, corpus.questions.records))
+        self._say(f"longest record {longest} events, event_budget {weights.settings['event_budget']}")
         for phase, steps, withheld in self._plan():
-            if phase in self.done:
-                continue
-            model = self._model(phase, weights, corpus)
-            plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
-            first, saved_by = (found["step"], found["workers"]) if found.get("phase") == phase else (0, None)
-            trainer = Trainer(model, corpus, plan, self.stage, self.recipe, steps, saved_by)
-            if saved_by:
-                trainer.load(folder)
-            self._train(trainer, phase, first, steps)
+            if phase not in self.done:
+                plan = Plan(corpus.questions, self.stage.rows, withheld, self.recipe.seed)
+                self._phase(phase, steps, plan, weights, corpus, found, folder)
+            # the next phase has weights of its own, in the room of these
+            weights.lm = weights.projector = None
+            gc.collect()  # an engine refers to itself
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _must_fit_here(self, weights: checkpoint.Weights) -> None:
+        """The recipe says what a worker has; this machine may have less. Raises JobError."""
+        if not torch.cuda.is_available():
+            return
+        model, context = weights.model(), ray.train.get_context()
+        sizes = (sum(p.numel() for p in part.parameters()) for part in (model.lm, model.projector))
+        host = memory.available_gb() / context.get_local_world_size()
+        memory.must_fit(self.recipe, self.name, model.lm.config, *sizes, free=memory.gpu_free_gb(), host=host)
+
+    def _phase(
+        self,
+        phase: str,
+        steps: int,
+        plan: Plan,
+        weights: checkpoint.Weights,
+        corpus: Corpus,
+        found: Mapping[str, object],
+        folder: Path,
+    ) -> None:
+        """Nothing of what it built is left when it returns but the trained parameters, on the CPU."""
+        goes_on = found.get("phase") == phase
+        first, saved_by = (found["step"], found["workers"]) if goes_on else (0, None)
+        guard = Guard(**found["guard"]) if goes_on else Guard()
+        model = self._model(phase, weights, corpus)
+        trainer = Trainer(model, corpus, plan, self.stage, self.recipe, steps, saved_by)
+        if saved_by:
+            trainer.load(folder)
+        self._train(trainer, phase, first, steps, guard)
+        trainer.close()
 
     def _plan(self) -> list[tuple[str, int, float]]:
         phases = [(self.name, self.stage.steps, self.stage.withheld)]
@@ -131,33 +164,33 @@ class Stage:
         self.figures["unexplained"] = round(left, 5)
         self.done["aligned"] = {f"projector.{k}": v.clone() for k, v in model.projector.state_dict().items()}
 
-    def _train(self, trainer: Trainer, phase: str, first: int, steps: int) -> None:
+    def _train(self, trainer: Trainer, phase: str, first: int, steps: int, guard: Guard) -> None:
         self._say(
             f"{phase}: {'goes on at' if first else 'starts,'} step {first} of {steps}, process {os.getpid()}"
         )
-        pace, usual, bad = Pace(first, steps, trainer.operations, trainer.workers), None, 0
+        pace, due = Pace(first, steps, trainer.operations, trainer.workers), Due(self.stage, trainer.agreed)
         for step in range(first, steps):
             loss, questions, tokens = trainer.step(step)
-            bad = bad + 1 if usual and loss > SPIKE * usual else 0
-            if not np.isfinite(loss) or bad == PATIENCE:
-                raise LossWentWrong(
-                    f"{phase}: loss {loss:.3g} at step {step + 1}, usual was {usual or 0:.3g}"
-                )
-            usual = loss if usual is None else 0.95 * usual + 0.05 * loss
+            try:
+                guard.see(loss)
+            except LossWentWrong as error:
+                raise LossWentWrong(f"{phase}: step {step + 1}: {error}") from None
             pace.add(questions, tokens)
             if self.rank == 0:
-                self.spec["board"].step.remote(phase, step + 1, loss, tokens / pace.last_s())
+                self.spec["board"].step.remote(phase, step + 1, {"loss": loss, **pace.now(tokens)})
                 if pace.due() or step + 1 == steps:
-                    self._say(f"{phase}: {pace.line(step + 1, usual)}")
-            if (step + 1) % self.stage.checkpoint_every == 0 and step + 1 < steps:
-                self._report(phase, step + 1, trainer)
+                    self._say(f"{phase}: {pace.line(step + 1, guard.usual)}")
+            if step + 1 < steps and due(step + 1):
+                self._report(phase, step + 1, trainer, guard)
         self.figures[f"{phase}_loss"] = loss
         self.figures |= {f"{phase}_{name}": value for name, value in pace.figures().items()}
         self.done[phase] = trainer.state()
         if (phase, steps) != self._plan()[-1][:2]:
-            self._report(phase, steps, None)
+            self._report(phase, steps)
 
-    def _report(self, phase: str, step: int, trainer: Trainer | None) -> None:
+    def _report(
+        self, phase: str, step: int, trainer: Trainer | None = None, guard: Guard | None = None
+    ) -> None:
         """A checkpoint: the engine's parts of every rank, and from rank 0 what is finished."""
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch)
@@ -171,6 +204,7 @@ class Stage:
                     "phase": phase if trainer else None,
                     "step": step,
                     "workers": workers,
+                    "guard": asdict(guard) if guard else None,
                     "figures": self.figures,
                 }
                 (folder / "phase.json").write_text(json.dumps(content))

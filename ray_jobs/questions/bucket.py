@@ -39,7 +39,7 @@ def work(task: Mapping) -> dict:
 
 def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict]:
     events, params = read(task["events"]), task["params"]
-    made, records = make.make(
+    made, built = make.make(
         events,
         read(task["splits"]),
         pl.read_csv(CONCEPTS, infer_schema_length=None),
@@ -47,12 +47,12 @@ def _make(task: Mapping) -> tuple[dict[str, pl.DataFrame], dict]:
         params.get("tries") or make.TRIES,
         params.get("cutoffs") or make.CUTOFFS,
     )
-    late, lost = (sum(pair) for pair in zip(*(faults(q, events) for q in made.values()), strict=True))
     dropped = 0
     settings = notes.settings(params.get("notes"))
     if settings and task["notes"]:
-        told, dropped = notes.ask(read(task["notes"]), records, settings)
+        told, dropped = notes.ask(read(task["notes"]), built, settings)
         made["clinical_reasoning"] = pl.concat([made["clinical_reasoning"], told]).sort("id")
+    late, lost = (sum(pair) for pair in zip(*(faults(q, events) for q in made.values()), strict=True))
     said: Counter[str] = Counter()
     reworded = paraphrase.settings(params.get("paraphrase"))
     if reworded:

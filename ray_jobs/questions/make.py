@@ -19,8 +19,8 @@ def make(
     registry: Registry,
     tries: dict[str, float] = TRIES,
     cutoffs: list[list[int]] = CUTOFFS,
-) -> tuple[dict[str, pl.DataFrame], pl.DataFrame]:
-    """(questions by set, each sorted by id; the records that were asked).
+) -> tuple[dict[str, pl.DataFrame], record.Records]:
+    """(questions by set, each sorted by id; the records that were asked, with what they show).
 
     events: harmonised/events of some patients. splits: the splits table. concepts: the clinical dictionary.
     tries: how many questions a visit is tried for, by set; a record that has no fitting answer gives none.
@@ -36,4 +36,4 @@ def make(
             chosen = choose.ask(template, facts, built.records, rate)
             asked.append(wording.rows(template, chosen, built.records, registry))
         made[name] = pl.concat(asked).unique("id", keep="first", maintain_order=True).sort("id")
-    return made, built.records
+    return made, built

@@ -1,18 +1,19 @@
 """Questions from notes, by a language model at an endpoint of the hospital's own choosing. Off unless configured.
 
 Notes are free text about a patient, so nothing leaves unless the job's YAML names an endpoint and also lists its host
-under `allowed_hosts`. An answer is kept only if all its words and numbers stand in the note; the rest is dropped.
+under `allowed_hosts`. An answer that the note does not tell is dropped. One that the note tells but no event of the record
+does, at the cut-off, becomes "not in the record": the trained model sees events, and no note.
 """
 
 from __future__ import annotations
 
 import json
-import re
 
 import polars as pl
 
-from ray_jobs.questions import draw, endpoint
-from ray_jobs.questions.record import VISIT
+from ray_jobs.questions import draw, endpoint, support
+from ray_jobs.questions.choose import ABSENT
+from ray_jobs.questions.record import VISIT, Records
 from ray_jobs.questions.wording import COLUMNS, question_id
 
 WHERE = "params.notes"
@@ -33,11 +34,13 @@ def settings(params: dict | None) -> NotesSettings | None:
     return endpoint.checked(NotesSettings, params, WHERE) if params else None
 
 
-def ask(notes: pl.DataFrame, records: pl.DataFrame, chosen: NotesSettings) -> tuple[pl.DataFrame, int]:
+def ask(notes: pl.DataFrame, built: Records, chosen: NotesSettings) -> tuple[pl.DataFrame, int]:
     """(questions, dropped): one question a record from its newest note, if that note tells the answer.
 
-    notes: input/<hospital>/notes of any hospitals. records: as made by record.build. Raises JobError if the endpoint fails.
+    notes: input/<hospital>/notes of any hospitals. Evidence are the events of the record that tell the answer. Raises
+    JobError if the endpoint fails.
     """
+    records = built.records
     wanted = records.filter(pl.Series(draw.share(records["key"], "note")) < chosen.share)
     newest = (
         wanted.join(notes.select(*VISIT, "available_at", "text", "row_id"), on=VISIT)
@@ -45,20 +48,16 @@ def ask(notes: pl.DataFrame, records: pl.DataFrame, chosen: NotesSettings) -> tu
         .sort("rec", "available_at", "row_id")
         .unique("rec", keep="last", maintain_order=True)
     )
+    seen = built.visible.select("rec", "row_id", "text", "value", "unit").rows_by_key("rec")
     made, dropped = [], 0
     for row in newest.iter_rows(named=True):
         told = _told(row["text"], chosen)
-        if told is None or not supported(told["answer"], row["text"]):
+        if told is None or not support.tells(row["text"], told["answer"]):
             dropped += 1
             continue
-        made.append(_question(row, told["question"].strip().lower(), told["answer"].strip().lower()))
+        evidence = support.evidence(told["answer"], seen[row["rec"]])
+        made.append(_question(row, _plain(told["question"]), _plain(told["answer"]), evidence))
     return pl.DataFrame(made, schema=COLUMNS), dropped
-
-
-def supported(answer: str, note: str) -> bool:
-    """True if the answer has words and each stands in the note."""
-    words = set(re.findall(r"[a-z0-9.]*[a-z0-9]", answer.lower()))
-    return bool(words) and words <= set(re.findall(r"[a-z0-9.]*[a-z0-9]", note.lower()))
 
 
 def _told(note: str, chosen: NotesSettings) -> dict[str, str] | None:
@@ -69,7 +68,7 @@ def _told(note: str, chosen: NotesSettings) -> dict[str, str] | None:
         return None
 
 
-def _question(row: dict, question: str, answer: str) -> dict:
+def _question(row: dict, question: str, answer: str, evidence: list[str]) -> dict:
     names = (row["hospital"], row["patient_id"], row["visit_id"], row["cutoff_at"], "note", question)
     kept = ("hospital", "patient_id", "visit_id", "cutoff_at", "split", "admitted_at", "n_visible")
     return {
@@ -82,7 +81,11 @@ def _question(row: dict, question: str, answer: str) -> dict:
         "other": "",
         "period": "",
         "question": question,
-        "answer": answer,
-        "answer_type": "category",
-        "evidence": [row["row_id"]],
+        "answer": answer if evidence else ABSENT,
+        "answer_type": "category" if evidence else "not_in_record",
+        "evidence": sorted(set(evidence)),
     }
+
+
+def _plain(said: str) -> str:
+    return " ".join(said.lower().split())

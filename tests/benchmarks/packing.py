@@ -34,12 +34,12 @@ def asked(events: pl.DataFrame, splits: pl.DataFrame, budget: int) -> pl.DataFra
     """Seven questions for every admission that allows them, in the order of a hash; `longest` is its last cut-off."""
     ends = [e for e in (16, 64, 256) if e < budget]
     ranges = [[a, b] for a, b in zip([5, *ends], [*ends, budget], strict=True)]
-    made, records = make.make(events, splits, pl.read_csv(finished.CONCEPTS), registry.load(), TRIES, ranges)
+    made, built = make.make(events, splits, pl.read_csv(finished.CONCEPTS), registry.load(), TRIES, ranges)
     visit = ["hospital", "visit_id"]
     few = [made[name].sort("id").group_by(visit, maintain_order=True).head(n) for name, n in ASKED.items()]
     questions = pl.concat(f.select(*visit, "cutoff_at", "question", "answer", "id") for f in few)
     whole = pl.len().over(visit) == sum(ASKED.values())
-    longest = records.group_by(visit).agg(longest=pl.col("cutoff_at").max())
+    longest = built.records.group_by(visit).agg(longest=pl.col("cutoff_at").max())
     return questions.filter(whole).join(longest, on=visit).sort("id")
 
 

@@ -1,12 +1,16 @@
 """Recipes and what a training tells of itself: mistakes, memory, curves."""
 
+import itertools
+import time
+
 import pytest
 import torch
 
 from ray_jobs.config import JobError
 from ray_jobs.llemr import memory, speed
+from ray_jobs.llemr.engine import parts
 from ray_jobs.llemr.muon import orthogonal
-from ray_jobs.llemr.progress import Curves, Pace
+from ray_jobs.llemr.progress import Curves, Pace, Writers
 from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.worker import out_of_memory
 
@@ -26,11 +30,28 @@ RECIPE = {
             "recipe small: stage1.sets.0: .*schema_alignment",
         ),
         ({"workers": 3}, "recipe small: stage1.rows is 4, which 3 workers cannot share evenly"),
+        (
+            {"workers": 4, "min_workers": 1, "stage1": RECIPE["stage1"] | {"micro_batch_rows": 1}},
+            "stage1.micro_batch_rows is 1: of 4 rows a step one of 3 workers would have none .* set it to 2 or more",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_one_clear_line(change, message):
     with pytest.raises(JobError, match=message):
         Recipe.of(RECIPE | change)
+
+
+def test_no_worker_of_an_accepted_recipe_is_without_a_row():
+    for workers, rows, micro in itertools.product((2, 3, 4, 6), (12, 24, 60), (1, 2, 3, 8)):
+        stage = RECIPE["stage1"] | {"rows": rows, "micro_batch_rows": micro}
+        try:
+            recipe = Recipe.of(RECIPE | {"workers": workers, "min_workers": 1, "stage1": stage})
+        except JobError:
+            continue
+        for count in range(1, workers + 1):
+            for rank in range(count):
+                dealt = parts(range(rows)[rank::count], recipe.stage1.micro_batches(count))
+                assert all(dealt) and sum(map(len, dealt)) == len(range(rows)[rank::count])
 
 
 def test_a_recipe_that_does_not_fit_is_refused_before_it_starts(weights):
@@ -49,7 +70,7 @@ def test_memory_that_cannot_be_had_has_a_name():
 
 
 def test_what_a_training_used_is_told():
-    curves = Curves({"stage1": {1: 0.5, 2: 0.25}}, {"stage1": {1: 100.0, 2: 120.0}})
+    curves = Curves({"stage1": {2: {"loss": 0.25}, 1: {"loss": 0.5, "memory_gb": 1.0}}})
     pace = Pace(0, 2, speed.operations(1000, 100))
     pace.add(4, 100)
     assert pace.figures().keys() == {
@@ -63,13 +84,25 @@ def test_what_a_training_used_is_told():
     assert pace.figures()["mfu"] == pytest.approx(100 / spent, rel=1e-3) and "of the peak" in pace.line(
         1, 0.5
     )
+    assert pace.now(10).keys() == {"tokens_a_second", "memory_gb", "mfu"}
     assert curves.points() == {"stage1": [(1, 0.5), (2, 0.25)]}
+    assert curves.points("memory_gb") == {"stage1": [(1, 1.0)]} and curves.points("mfu") == {}
 
 
 def test_curves_are_written_for_tensorboard(tmp_path):
-    Curves({"blind": {1: 0.5}}, {"blind": {1: 100.0}}).tensorboard(tmp_path)
+    Curves({"blind": {1: {"loss": 0.5, "tokens_a_second": 100.0}}}).tensorboard(tmp_path)
     (file,) = (tmp_path / "blind").glob("events.out.tfevents.*")
     assert b"tokens_a_second" in file.read_bytes()
+
+
+def test_curves_are_on_the_disk_while_the_training_runs(tmp_path):
+    with Writers(tmp_path) as write:
+        write("stage1", 1, {"loss": 0.5, "memory_gb": 2.0})
+        (file,) = (tmp_path / "stage1").glob("events.out.tfevents.*")
+        until = time.monotonic() + 30
+        while b"memory_gb" not in file.read_bytes():
+            assert time.monotonic() < until
+            time.sleep(0.1)
 
 
 def test_muon_makes_singular_values_alike():

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+import fsspec
 import numpy as np
 import polars as pl
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ray_jobs.llemr import data
 from ray_jobs.llemr.align import align, fit_linear
 from ray_jobs.llemr.corpus import dialect_events
 from ray_jobs.llemr.data import BLANK, EventStore, printed
@@ -164,3 +166,15 @@ def test_alignment_speaks_the_dialect(weights, store, vectors):
     embedding = weights.lm.get_input_embeddings().weight
     left = align(projector, features, said, embedding, np.arange(len(store.text)), 20, seed=1)
     assert left < 0.01
+
+
+def test_vectors_of_a_local_folder_are_mapped_and_are_those_of_a_remote_one(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float16)
+    pl.DataFrame({"row": [0, 1, 2], "text": ["a", "b", "c"]}).write_parquet(tmp_path / "texts.parquet")
+    np.save(tmp_path / "vectors.npy", vectors)
+    fsspec.filesystem("memory").put(f"{tmp_path}/", f"{tmp_path}/", recursive=True)
+    for folder in (str(tmp_path), f"file://{tmp_path}", f"memory://{tmp_path}"):
+        found = data.text_vectors(folder, ["c", "a"])
+        assert found.dtype == np.float32 and np.array_equal(found, vectors[[2, 0]].astype(np.float32))
+        assert isinstance(data._embedded(folder)[1], np.memmap) != folder.startswith("memory")
+    fsspec.filesystem("memory").rm(str(tmp_path), recursive=True)
