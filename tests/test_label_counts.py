@@ -24,6 +24,7 @@ TABLES = {
     "labevents": "hosp/labevents", "icustays": "icu/icustays", "chartevents": "icu/chartevents",
     "transfers": "hosp/transfers",
     "edstays": "ed/edstays", "triage": "ed/triage",
+    "eddiagnosis": "ed/diagnosis",
 }  # fmt: skip
 VISITS = """select *, dischtime - admittime as los, date_trunc('day', admittime) + interval 86399 second as first_day,
     date_trunc('day', dischtime) + interval 86399 second as last_day,
@@ -147,6 +148,23 @@ for disease, codes in NEW.items():
     QUERIES[f"new_{disease}_as_published"] = (of, first, positive)
     QUERIES[f"new_{disease}"] = (of, f"{first} and {ALIVE} and {followed}", positive)
 
+# a group of Charlson: beginnings of its ICD-10 codes (Quan 2005) and of the ICD-9-CM codes that lead there
+COMORBIDITIES = {
+    "congestive_heart_failure": (
+        "I099|I110|I13[02]|I255|I420|I42[5-9]|I43|I50|P290",
+        "428|39891|402.1|404.[13]|425[4-9]",
+    ),
+    "chronic_pulmonary_disease": (
+        "I27[89]|J4[0-7]|J6[0-7]|J684|J70[13]",
+        "416[89]|49|50[0-5]|5064|508[18]",
+    ),
+}
+HISTORY = """select count(*) from edstays e where exists (select 1 from (
+        select subject_id, outtime as known_at, trim(icd_code) as code, icd_version from eddiagnosis join edstays using (subject_id, stay_id)
+        union all select subject_id, dischtime, trim(icd_code), icd_version from diagnoses_icd join admissions using (subject_id, hadm_id)
+    ) d where d.subject_id = e.subject_id and d.known_at <= e.intime
+    and regexp_matches(code, if(icd_version = 10, '^({})', '^({})')))"""
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -167,31 +185,40 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return folder
 
 
-def counted(task: str) -> tuple[int, int]:
-    """Labels and positives by a query over the raw files."""
-    rows, labelled, positive = QUERIES[task]
+def ask(query: str) -> tuple[int, ...]:
+    """The one row of a query over the raw files."""
     with duckdb.connect() as connection:
         for name, path in TABLES.items():
             folder = EMERGENCY if path.startswith("ed/") else HOSPITAL
             connection.execute(f"create view {name} as from read_csv('{folder}/{path}.csv.gz')")
-        return connection.execute(
-            f"select count(*), count(*) filter (where {positive}) from ({rows}) where {labelled}"
-        ).fetchall()[0]
+        return connection.execute(query).fetchall()[0]
 
 
-def published(root: str, task: str, hospital: str) -> tuple[int, int]:
-    files = ", ".join(f"'{file}'" for file in catalog.load(root).files(f"labels/{task}"))
+def published(root: str, key: str, query: str) -> tuple[int, ...]:
+    """The one row of a query over an asset."""
+    files = ", ".join(f"'{file}'" for file in catalog.load(root).files(key))
     with duckdb.connect() as connection:
-        return connection.execute(
-            "select count(*), count(*) filter (where label = 1) "
-            f"from read_parquet([{files}], hive_partitioning = false) where hospital = '{hospital}'"
-        ).fetchall()[0]
+        connection.execute(f"create view rows as from read_parquet([{files}], hive_partitioning = false)")
+        return connection.execute(query).fetchall()[0]
 
 
 @pytest.mark.night
 @pytest.mark.parametrize("task", QUERIES)
 def test_labels_are_those_of_an_independent_query(root: str, task: str) -> None:
-    labels, positives = counted(task)
+    rows, labelled, positive = QUERIES[task]
+    labels, positives = ask(
+        f"select count(*), count(*) filter (where {positive}) from ({rows}) where {labelled}"
+    )
     assert labels > 0
     hospital = "mimic_iv_ed" if task.startswith("ed_") else "mimic_iv"
-    assert published(root, task, hospital) == (labels, positives)
+    found = f"select count(*), count(*) filter (where label = 1) from rows where hospital = '{hospital}'"
+    assert published(root, f"labels/{task}", found) == (labels, positives)
+
+
+@pytest.mark.night
+@pytest.mark.parametrize("group", COMORBIDITIES)
+def test_an_arrival_knows_what_earlier_stays_of_the_hospital_coded(root: str, group: str) -> None:
+    found = f"select sum(charlson_{group}) from rows where hospital = 'mimic_iv_ed' and as_of = 'admission'"
+    assert (
+        published(root, "features/comorbidities", found) == ask(HISTORY.format(*COMORBIDITIES[group])) > (0,)
+    )
