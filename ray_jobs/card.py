@@ -62,7 +62,8 @@ def _read(file: Path) -> dict:
 def _made_from(versions: Mapping[str, Mapping], recipe: Mapping) -> str:
     rows = [f"| `{key}` | {version} |" for key, version in sorted(versions["inputs"].items())]
     packages = ", ".join(f"{name} {version}" for name, version in sorted(versions["packages"].items()))
-    told = f"Recipe `recipe.yaml` (seed {recipe.get('seed')}, {recipe.get('precision')}); {packages}."
+    taught = ", ".join(versions.get("hospitals", [])) or "hospitals that were not written down"
+    told = f"It learned from the records of {taught}. Recipe `recipe.yaml` (seed {recipe.get('seed')}, {recipe.get('precision')}); {packages}."
     return "\n".join(["## Made from", "", "| data | version |", "|---|---|", *rows, "", told, ""])
 
 

@@ -3,7 +3,7 @@
 Reads every evaluation/* input's predictions, and splits and harmonised/events for who the patients are; writes report.md (a
 sentence and a table a task), curves.md (ROC, precision-recall, calibration, few labels), groups.md (hospital, sex, age, year),
 metrics.json and leaderboard.csv (EHRSHOT's form; k = -1 is the whole train split). Parameters: `baseline`, the contestant that
-the others are measured by; `challengers`, patterns of the names of those whom the sentences are about (all by default).
+the others are measured by, or a list, of which each task takes the one with the highest AUROC on tuning; `challengers`, patterns of the names of those whom the sentences are about (all by default).
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import polars as pl
 
 from ray_jobs.config import JobError
 from ray_jobs.prediction import comparison, curves, predictions
+from ray_jobs.prediction import groups as by_group
 from ray_jobs.prediction.comparison import Compared
-from ray_jobs.prediction.labels import read
+from ray_jobs.prediction.labels import people, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import FEWEST_PATIENTS, FIGURES, bounded
 
+BASELINES = ("rich_counts_lightgbm", "rich_counts_logistic_regression")
 WHOLE = "Trained on the whole train split"
 
 
@@ -33,13 +35,13 @@ def run(job: Job) -> None:
         told = predictions.read(job.path(source) for source in sources)
     except ValueError as error:
         raise JobError(f"{key}: {error}; mend deps in its defs.yaml") from None
-    baseline, names = (
-        str(job.params.get("baseline", "rich_counts_lightgbm")),
-        sorted(told["contestant"].unique()),
-    )
-    if baseline not in names:
-        raise JobError(f"params.baseline: {baseline}; write one of {', '.join(names)}")
-    tasks, shots = comparison.compare(told, baseline), comparison.by_shots(told)
+    given, names = job.params.get("baseline", BASELINES), sorted(told["contestant"].unique())
+    baselines = [given] if isinstance(given, str) else list(given)
+    if unknown := [name for name in baselines if name not in names]:
+        raise JobError(f"params.baseline: {unknown[0]}; write one of {', '.join(names)}")
+    splits, tuning = read(job, "splits"), predictions.read_tuning(job.path(source) for source in sources)
+    who = _numbered(people(splits)).select("subject_id", "hospital", "person")
+    tasks, shots = comparison.compare(told, baselines, tuning, who), comparison.by_shots(told)
     silent = [source for source in sources if not (job.path(source) / predictions.FOLDER).is_dir()]
     for source in silent:
         job.log.warning("%s tells no predictions", source)
@@ -64,8 +66,8 @@ def run(job: Job) -> None:
                 "assets_without_predictions": ", ".join(silent) or "none",
                 "tasks_in_which_the_baseline_is_beaten": beaten,
                 "seconds": round(time.monotonic() - started, 1),
-                "report": Markdown(report(tasks, told, baseline, challengers)),
-                "groups": Markdown(groups(job, tasks)),
+                "report": Markdown(report(tasks, told, baselines, challengers, who)),
+                "groups": Markdown(groups(job, tasks, who)),
                 "curves": Markdown("\n\n".join(drawn)),
             }
         }
@@ -73,17 +75,23 @@ def run(job: Job) -> None:
 
 
 def report(
-    tasks: Mapping[str, Compared], told: pl.DataFrame, baseline: str, challengers: Sequence[str]
+    tasks: Mapping[str, Compared],
+    told: pl.DataFrame,
+    baselines: Sequence[str],
+    challengers: Sequence[str],
+    who: pl.DataFrame,
 ) -> str:
+    """who: subject_id, hospital and person."""
+    chosen = f"task by task that of {', '.join(baselines)} with the highest AUROC on tuning"
     compared = sum(len(one.p) for one in tasks.values())
     lines = [
         "# Who foresees what",
         "",
-        "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of patients; differences to the baseline "
-        f"({baseline}) are paired, and p is corrected by Holm over all {compared} comparisons of this report, "
+        "Held-out patients. Intervals are 95 %, of 1,000 bootstraps of persons; differences to the baseline "
+        f"({chosen if len(baselines) > 1 else baselines[0]}) are paired, and p is corrected by Holm over all {compared} comparisons of this report, "
         f"of tasks with at least {FEWEST_PATIENTS} patients of either class.",
         "",
-        *(f"- {comparison.sentence(task, one, baseline, challengers)}" for task, one in tasks.items()),
+        *(f"- {comparison.sentence(task, one, challengers)}" for task, one in tasks.items()),
     ]
     for task, one in tasks.items():
         rows, positive = len(one.labels), int(one.labels.sum())
@@ -93,7 +101,7 @@ def report(
             "",
             f"## {task}",
             "",
-            f"n = {rows}, {positive} positive, {one.bootstrap.n_patients} patients{small}. {WHOLE}:",
+            f"n = {rows}, {positive} positive, {one.bootstrap.n_patients} persons{small}. {WHOLE}:",
         ]
         lines += ["", f"| contestant | {' | '.join(heads)} |", "|---" * 7 + "|"]
         for name, figures in sorted(one.figures.items(), key=lambda f: -np.nan_to_num(f[1]["auroc"].value)):
@@ -103,8 +111,8 @@ def report(
                 bounded(one.minus[name].as_dict()) if name in one.minus else "",
                 "" if np.isnan(p) else comparison.shown_p(p),
             ]
-            n = figures["auroc"].questions
-            lines.append(f"| {name if n == rows else f'{name} (n = {n})'} | {' | '.join(cells)} |")
+            n, shown = figures["auroc"].questions, f"{name}, the baseline" if name == one.baseline else name
+            lines.append(f"| {shown if n == rows else f'{shown} (n = {n})'} | {' | '.join(cells)} |")
         lines += [f"\n{name} tells {n} other rows and is not compared." for name, n in one.elsewhere.items()]
         if apart := comparison.left_out(told, one, task):
             lines += [
@@ -114,16 +122,17 @@ def report(
                 "| contestant | AUROC | change |",
                 "|---|---|---|",
             ]
-            lines += [
-                f"| {name} | {bounded(whole.as_dict())} | {bounded(cost.as_dict())} |"
-                for name, (whole, cost) in apart.items()
-            ]
+            for name, (away, cost, missing) in apart.items():
+                silent = one.rows.filter(missing).join(who, on="subject_id")["hospital"].unique().sort()
+                shown = f"{name} (not told: {', '.join(silent)})" if len(silent) else name
+                lines.append(f"| {shown} | {bounded(away.as_dict())} | {bounded(cost.as_dict())} |")
+            if any(missing.any() for *_, missing in apart.values()):
+                lines += ["", "A hospital is not told where the train split of the others has one class."]
     return "\n".join(lines)
 
 
-def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
-    """AUROC by hospital, sex, age and year of every task that has no groups of its own."""
-    splits = _numbered(read(job, "splits").select("hospital", "patient_id")).select("subject_id", "hospital")
+def groups(job: Job, tasks: Mapping[str, Compared], who: pl.DataFrame) -> str:
+    """AUROC by hospital, sex, age and year of every task that has no groups of its own. who: subject_id and hospital."""
     admissions = _numbered(read(job, "harmonised/events").filter(pl.col("kind") == "admission"))
     lines = [
         "# By hospital, sex, age and year",
@@ -133,7 +142,7 @@ def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
     for task, one in tasks.items():
         if "/" in task:
             continue
-        known = comparison.people_of(one.rows, splits, admissions)
+        known = by_group.people_of(one.rows, who.select("subject_id", "hospital"), admissions)
         lines += [
             "",
             f"## {task}",
@@ -141,10 +150,10 @@ def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
             f"| group | n | positive | {' | '.join(one.scores)} |",
             "|---" * (3 + len(one.scores)) + "|",
         ]
-        for name, group, mask in comparison.groups(one, known):
+        for name, group, mask in by_group.groups(one, known):
             n = int(mask.sum())
             shown = f"{n} (n < 30)" if comparison.is_small(n) else str(n)
-            cells = [bounded(comparison.auroc(one, contestant, mask).as_dict()) for contestant in one.scores]
+            cells = [bounded(by_group.auroc(one, contestant, mask).as_dict()) for contestant in one.scores]
             lines.append(
                 f"| {name}: {group} | {shown} | {int(one.labels[mask].sum())} | {' | '.join(cells)} |"
             )
@@ -152,9 +161,9 @@ def groups(job: Job, tasks: Mapping[str, Compared]) -> str:
 
 
 def _numbered(frame: pl.DataFrame) -> pl.DataFrame:
-    people = frame.select("hospital", "patient_id").unique()
-    numbers = pl.Series("subject_id", [predictions.subject_id(*p) for p in people.iter_rows()], pl.Int64)
-    return frame.join(people.with_columns(numbers), on=["hospital", "patient_id"])
+    patients = frame.select("hospital", "patient_id").unique()
+    numbers = pl.Series("subject_id", [predictions.subject_id(*p) for p in patients.iter_rows()], pl.Int64)
+    return frame.join(patients.with_columns(numbers), on=["hospital", "patient_id"])
 
 
 def as_json(one: Compared) -> dict[str, object]:
@@ -166,6 +175,7 @@ def as_json(one: Compared) -> dict[str, object]:
     }
     return {
         "rows": len(one.labels),
+        "baseline": one.baseline,
         "positives": int(one.labels.sum()),
         "contestants": contestants,
         "elsewhere": one.elsewhere,

@@ -4,7 +4,8 @@ A patient's fold is their hash modulo the number of folds, so that it stays as d
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
 predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
-`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands),
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands; it is
+left out, and that is said, where it learned from one of the hospitals),
 `against`, `grid`, `seeds` (how many are averaged), `threads`, and those of predict_from_text.py for records as text.
 """
 
@@ -14,7 +15,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 
 import duckdb
 import numpy as np
@@ -25,7 +25,7 @@ from orchestration import catalog
 from ray_jobs.config import JobError
 from ray_jobs.prediction import baselines, counts, ensemble, language, predictions, summaries
 from ray_jobs.prediction.comparison import shown_p
-from ray_jobs.prediction.labels import KEYS, read
+from ray_jobs.prediction.labels import KEYS, people, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import (
     FEWEST_PATIENTS,
@@ -59,22 +59,33 @@ def run(job: Job) -> None:
         job.log.warning("%s", why)
         job.stands(key, {"why": why, "labels": rows.height})
         return
-    said = {}
-    for name, predict in contestants(job, rows, truth, named(job)).items():
-        said[name] = predict()
+    absent = {n: language.why_not_asked(job, rows, ASKED[n]) for n in named(job) if n in ASKED}
+    absent = {name: why for name, why in absent.items() if why}
+    said, there = {}, [name for name in named(job) if name not in absent]
+    for name, predict in contestants(job, rows, truth, there).items():
+        try:
+            said[name] = predict()
+        except ValueError as error:  # a fold of one class, or nothing to learn from
+            absent[name] = str(error)
         job.log.info("%s: %.0f s", name, time.monotonic() - started)
+    for name, why in absent.items():
+        job.log.warning("%s is left out: %s", name, why)
+    if not said:
+        job.stands(key, {"why": "; ".join(absent.values()), "labels": rows.height})
+        return
     results = figures(rows, truth, said, job.params.get("against", AGAINST))
-    content = {"task": task, "labels": rows.height, "positives": int(truth.sum()), "models": results}
+    counted = {"labels": rows.height, "positives": int(truth.sum())}
+    content = {"task": task, **counted, "models": results, "left_out": absent}
     (job.output(key) / "metrics.json").write_text(
         json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
     )
     foreseen(rows, said).write_parquet(job.output(key) / "predictions.parquet")
     best = max(results, key=lambda name: results[name]["auroc"]["value"])
     metadata = {
-        "labels": rows.height,
-        "positives": int(truth.sum()),
+        **counted,
         "best": best,
         "auroc": results[best]["auroc"]["value"],
+        "left_out": "; ".join(f"{name}: {why}" for name, why in absent.items()) or "none",
     }
     seconds = round(time.monotonic() - started, 1)
     job.publish({key: {**metadata, "seconds": seconds, "table": Markdown(table(content))}})
@@ -87,9 +98,10 @@ def named(job: Job) -> list[str]:
 
 
 def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame, folds: int) -> pl.DataFrame:
-    """Labels in the order of their keys, numbered as `row`, each with the `fold` of its person."""
-    people = splits.select("hospital", "patient_id", "person_group", "person_id")
-    rows = labels.join(people, on=["hospital", "patient_id"], how="inner").sort(KEYS).with_row_index("row")
+    """Labels in the order of their keys, numbered as `row`, each with its `person`, and that one's `fold`."""
+    names = splits.select("hospital", "patient_id", "person_group", "person_id")
+    known = names.join(people(splits).drop("split"), on=["hospital", "patient_id"])
+    rows = labels.join(known, on=["hospital", "patient_id"], how="inner").sort(KEYS).with_row_index("row")
     persons = zip(rows["person_group"], rows["person_id"], strict=True)
     return rows.with_columns(pl.Series("fold", [fold_of(group, person, folds) for group, person in persons]))
 
@@ -132,15 +144,15 @@ def contestants(
         table, columns = summaries.matrix(
             read(job, "features/icu_stays"), read(job, "features/icu_summary"), rows
         )
-
-        @cache
-        def odds(member: str, k: int) -> np.ndarray:  # a member of two models is fitted once
-            return ensemble.odds(member, table, columns, truth, fold != k, seeds, job.threads)
-
+        folds = ensemble.Folds(table, columns, truth, seeds, job.threads)
         for name in filter(SUMMARISED.get, named):
-            made[name] = lambda model=SUMMARISED[name]: by_fold(
-                fold, lambda k, _: ensemble.mixed(model, lambda member: odds(member, k))
-            )
+
+            def summarised(model: str = SUMMARISED[name]) -> np.ndarray:
+                found = by_fold(fold, lambda k, split: folds.foreseen(model, k, split))
+                job.log.info("%s: shares by fold %s", model, folds.shares[model])
+                return found
+
+            made[name] = summarised
     split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
     for name in filter(READ.get, named):
 
@@ -193,7 +205,7 @@ def figures(
     rows: pl.DataFrame, truth: np.ndarray, said: Mapping[str, np.ndarray], against: str
 ) -> dict[str, dict]:
     """Name to its figures with intervals, and its p against the model of that name, paired and corrected."""
-    bootstrap = PatientBootstrap((rows["hospital"] + chr(31) + rows["patient_id"]).to_numpy())
+    bootstrap = PatientBootstrap(rows["person"].to_numpy())
     found, draws = {}, {}
     for name, probabilities in said.items():
         of, draws[name] = classify(bootstrap, truth, probabilities)
@@ -230,6 +242,7 @@ def table(content: Mapping) -> str:
         cells = [bounded(found[f]) for f in FIGURES]
         p = next((shown_p(v) for k, v in found.items() if k.startswith("p against")), "")
         lines.append(f"| {name} | {' | '.join(cells)} | {p} |")
+    lines += [f"\n{name} is left out: {why}." for name, why in content["left_out"].items()]
     return "\n".join(lines)
 
 

@@ -2,9 +2,10 @@
 
 Reads harmonised/events, splits and labels/<task>; writes `<asset>/<version>/metrics.json`, a table, and its predictions in
 the form of prediction/predictions.py (contestants plain_counts_lightgbm and so on). Rich counts stand against plain
-counts, paired, with Holm's correction over the tasks. Parameters: `tasks` (names; by default every
+counts, paired, with Holm's correction over the tasks, and hospital by hospital. Parameters: `tasks` (names; by default every
 labels/<task> that is an input), `grid` (`ehrshot` or `small`), `grids` (another by task), `threads`, `few_shot` (`tasks`, `shots`, `replicates`,
-`grid`) and `left_out` (tasks), of which prediction/protocol.py tells.
+`grid`) and `left_out` (tasks), of which prediction/protocol.py tells. A task whose label is a number has its errors in a table of
+its own (prediction/numbers.py).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, predictions, protocol
+from ray_jobs.prediction import baselines, counts, numbers, predictions, protocol
+from ray_jobs.prediction.comparison import points
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
+from ray_jobs.prediction.labels import amounts as amounts_of
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import (
     FEWEST_PATIENTS,
@@ -40,11 +43,14 @@ def run(job: Job) -> None:
     """Raises JobError if no task has a label."""
     started, key = time.monotonic(), job.config.outputs[0]
     labels = {name: frame for task in tasks_of(job) for name, frame in parts(task, job) if frame.height}
-    if not labels:
+    amounts = {name: frame for task in tasks_of(job) for name, frame in amounts_of(task, job) if frame.height}
+    if not labels and not amounts:
         raise JobError("no task has a label; materialise labels/* with at least one hospital")
-    rows = counts.prediction_rows(pl.concat(f.select(KEYS) for f in labels.values()), read(job, "splits"))
+    asked = pl.concat(f.select(KEYS) for f in (*labels.values(), *amounts.values()))
+    rows = counts.prediction_rows(asked, read(job, "splits"))
     events = [catalog.fetched(url, job.scratch) for url in sorted(job.files("harmonised/events"))]
     results: dict[str, dict] = {}
+    errors: dict[str, dict] = {}
     with duckdb.connect(config={"memory_limit": "2GB", "threads": job.threads}) as connection:
         made = counts.Counts(connection, counts.relation(events), rows)
         for kind in counts.KINDS:
@@ -63,21 +69,28 @@ def run(job: Job) -> None:
                     len(labels),
                     time.monotonic() - started,
                 )
+            for name, frame in amounts.items():
+                labelled = frame.join(rows, on=KEYS, how="inner").sort("row")
+                mine = matrix[labelled["row"].to_numpy()]
+                found = numbers.judged(kind, grid_of(job, name), mine, labelled, job.threads)
+                errors.setdefault(name, {}).update(found)
     compare(results)
     content = {name: plain(result) for name, result in results.items()}
     (job.output(key) / "metrics.json").write_text(
-        json.dumps(content, indent=1, sort_keys=True), encoding="utf-8"
+        json.dumps(content | errors, indent=1, sort_keys=True), encoding="utf-8"
     )
     better = [r for r in results.values() if r.get("p_rich_over_plain") is not None]
     job.publish(
         {
             key: {
-                "tasks": len(results),
+                "tasks": len(results) + len(errors),
                 "held_out_labels": sum(r["labels"] for r in results.values()),
                 "rich_better_than_plain": sum(r["rich_minus_plain"] > 0 for r in better),
                 "compared": len(better),
+                "rich_minus_plain_by_hospital": Markdown(gained(gains(results))),
                 "seconds": round(time.monotonic() - started, 1),
                 "table": Markdown(table(content)),
+                **({"numbers": Markdown(numbers.table(errors))} if errors else {}),
             }
         }
     )
@@ -93,7 +106,7 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
     '<kind> counts, <model>'."""
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
     mine, held = matrix[labelled["row"].to_numpy()], labelled.filter(pl.col("split") == "held_out")
-    patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
+    patients, hospitals = held["person"].to_numpy(), held["hospital"].to_numpy()
     found: dict[str, object] = {
         "labels": held.height,
         "positives": int(truth[splits == "held_out"].sum()),
@@ -117,13 +130,22 @@ def judged(job: Job, kind: str, matrix, labelled: pl.DataFrame, task: str) -> di
             "chosen": dict(fitted.chosen),
             "tuning_auroc": None if np.isnan(fitted.tuning_auroc) else round(fitted.tuning_auroc, 4),
             "patients_of_the_rarer_class": rarer_class(patients, truth[splits == "held_out"]),
+            "auroc_by_hospital": by_hospital(hospitals, truth[splits == "held_out"], fitted.probabilities),
             "draws": draws["auroc"],
         }
         said = predictions.told(held, fitted.probabilities)
         folder, name = job.output(job.config.outputs[0]), contestant(kind, model)
         predictions.write(folder, name, task, "all", said)
+        predictions.write_tuning(folder, name, task, fitted.tuning_auroc)
         protocol.write_parts(folder, name, task, job.params, model, mine, labelled, job.threads)
     return found
+
+
+def by_hospital(hospitals: np.ndarray, truth: np.ndarray, chances: np.ndarray) -> dict[str, float]:
+    """AUROC of the rows of each hospital that has both classes among them; all [n]."""
+    mine = {name: hospitals == name for name in np.unique(hospitals)}
+    found = {name: points(truth[at], chances[at])[0] for name, at in mine.items()}
+    return {name: round(auroc, 4) for name, auroc in found.items() if not np.isnan(auroc)}
 
 
 def compare(results: Mapping[str, dict]) -> None:
@@ -138,6 +160,29 @@ def compare(results: Mapping[str, dict]) -> None:
             result["rich_minus_plain"] = round(rich["auroc"]["value"] - plain_counts["auroc"]["value"], 4)
     for name, p in holm(raw).items():
         results[name]["p_rich_over_plain"] = None if np.isnan(p) else round(p, 4)
+
+
+def gains(results: Mapping[str, dict]) -> dict[tuple[str, str], list[float]]:
+    """(hospital, model) to the AUROC of rich less that of plain counts, of every task in which both can be told."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for result in results.values():
+        for model in baselines.MODELS:
+            rich, plain_counts = (
+                result.get(f"{kind} counts, {model}", {}).get("auroc_by_hospital", {})
+                for kind in ("rich", "plain")
+            )
+            for hospital in sorted(set(rich) & set(plain_counts)):
+                found.setdefault((hospital, model), []).append(rich[hospital] - plain_counts[hospital])
+    return dict(sorted(found.items()))
+
+
+def gained(found: Mapping[tuple[str, str], list[float]]) -> str:
+    """Markdown: in how many tasks of a hospital rich counts have the higher AUROC than plain ones, and by how much."""
+    lines = ["| hospital | model | tasks | rich higher | plain higher | mean difference |", "|---" * 6 + "|"]
+    for (hospital, model), of in found.items():
+        higher, lower = sum(d > 0 for d in of), sum(d < 0 for d in of)
+        lines.append(f"| {hospital} | {model} | {len(of)} | {higher} | {lower} | {sum(of) / len(of):+.3f} |")
+    return "\n".join(lines)
 
 
 def plain(result: Mapping[str, object]) -> dict[str, object]:

@@ -7,8 +7,9 @@ broken off goes on.
 
 Parameters: `encoder`, `pooling`, `instruction`, `context`, `precision`, `tokens_per_batch` (see records/encoder.py),
 `serialiser` (`list`, `markdown` or `weighed`), `budget` (tokens of a record), `shared_prefix` (causal models: one reading of
-a record for all tasks), `store` (URL of another folder for vectors), `tasks`, `grid`, `few_shot`, `left_out` (see predict.py),
-`contestant` (a name), `threads`, `cpus_per_worker`, `gpus_per_worker`.
+a record for all tasks), `store` (URL of another folder for vectors), `tasks`, `grid`, `few_shot`, `left_out` (see predict.py;
+not with `weighed`, whose text is chosen by the labels of the whole train split), `contestant` (a name), `threads`,
+`cpus_per_worker`, `gpus_per_worker`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ HEAD = "logistic regression"
 def run(job: Job) -> None:
     """Raises JobError if no task has a label, or a parameter is not one of its choices."""
     started, key = time.monotonic(), job.config.outputs[0]
+    check_parts(job)
     tasks = {task: dict(parts(task, job)) for task in tasks_of(job)}
     tasks = {task: {n: f for n, f in of.items() if f.height} for task, of in tasks.items()}
     tasks = {task: of for task, of in tasks.items() if of}
@@ -79,6 +81,16 @@ def run(job: Job) -> None:
         (job.output(key) / "worth.json").write_text(content, encoding="utf-8")
     metadata = {"tasks": len(figures), **counted, "seconds": round(time.monotonic() - started, 1)}
     job.publish({key: {**metadata, "table": Shown(table(figures))}})
+
+
+def check_parts(job: Job) -> None:
+    """Raises JobError if fewer labels, or another hospital's, are asked of a text that all train labels have chosen."""
+    asked = [part for part in ("few_shot", "left_out") if job.params.get(part)]
+    if asked and job.params.get("serialiser", "weighed") == "weighed":
+        raise JobError(
+            f"{job.config.outputs[0]}: params.{asked[0]}: the text of `weighed` is chosen by the labels of the whole train "
+            f"split; leave {' and '.join(asked)} out, or write serialiser: list or markdown"
+        )
 
 
 def settings_of(job: Job) -> Settings:
@@ -122,7 +134,7 @@ def worth_of(
 def foreseen(job: Job, task: str, features: np.ndarray, labelled: pl.DataFrame) -> dict[str, object]:
     """Fit the head of one task and write what it foresees; AUROC on the held-out split, or why there is none.
 
-    features: [n, dimensions]; labelled: hospital, patient_id, prediction_at, label, split, [n].
+    features: [n, dimensions]; labelled: hospital, patient_id, prediction_at, label, split, person, [n].
     """
     key, threads = job.config.outputs[0], job.threads
     truth, splits = labelled["label"].to_numpy() == 1, labelled["split"].to_numpy()
@@ -136,8 +148,9 @@ def foreseen(job: Job, task: str, features: np.ndarray, labelled: pl.DataFrame) 
     name = str(job.params.get("contestant", key.split("/")[-1])) + "_" + HEAD.replace(" ", "_")
     predictions.write(job.output(key), name, task, "all", predictions.told(held, fitted.probabilities))
     protocol.write_parts(job.output(key), name, task, job.params, HEAD, features, labelled, threads)
-    patients = (held["hospital"] + chr(31) + held["patient_id"]).to_numpy()
-    found, _ = classify(PatientBootstrap(patients), truth[splits == "held_out"], fitted.probabilities)
+    found, _ = classify(
+        PatientBootstrap(held["person"].to_numpy()), truth[splits == "held_out"], fitted.probabilities
+    )
     return {"labels": held.height, "positives": int(held["label"].sum()), **found["auroc"].as_dict()}
 
 

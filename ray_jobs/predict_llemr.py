@@ -21,6 +21,7 @@ from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
 from ray_jobs.prediction import calibration, predictions
+from ray_jobs.prediction.labels import people, read
 from ray_jobs.runtime import Job, Markdown, main
 from ray_jobs.statistics import PatientBootstrap, bounded, classify, shown
 
@@ -35,7 +36,9 @@ def run(job: Job) -> None:
     started = time.monotonic()
     table = read_frames(job.files("instructions/tasks"))
     trained = set(table.filter(pl.col("split") == "train")["task"])
-    asked = table.filter(pl.col("split") != "train")
+    asked = table.filter(pl.col("split") != "train").join(
+        people(read(job, "splits")).drop("split"), on=["hospital", "patient_id"], maintain_order="left"
+    )
     if asked.filter(pl.col("split") == "held_out").is_empty():
         raise JobError("instructions/tasks has no question of the held-out split; more patients are needed")
     store, results = store_of(job, asked), {}
@@ -77,19 +80,23 @@ def odds_of(job: Job, key: str, asked: pl.DataFrame, store: EventStore) -> tuple
 
 
 def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, object]:
-    """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration.
+    """Calibrate on tuning, write what is foreseen for held_out; returns figures with intervals, and the calibration, or
+    why there are none.
 
-    said: columns of instructions/tasks and `odds`.
+    said: columns of instructions/tasks, `person` and `odds`.
     """
     tuning, held = (said.filter(pl.col("split") == split) for split in ("tuning", "held_out"))
+    if held.is_empty():
+        return {"labels": 0, "positives": 0, "not_foreseen": "no held-out label"}
     truth = (tuning["answer"] == "yes").to_numpy()
-    made = calibration.choose(tuning["odds"].to_numpy(), truth, patients_of(tuning))
+    made = calibration.choose(tuning["odds"].to_numpy(), truth, tuning["person"].to_numpy())
     chances = made.probabilities(held["odds"].to_numpy())
     labels = held.with_columns(prediction_at="cutoff_at", label=(pl.col("answer") == "yes").cast(pl.Int32))
     told = predictions.told(labels, chances)
-    if held.height:
-        predictions.write(job.output(KEY), name, task, "all", told)
-    figures, _ = classify(PatientBootstrap(patients_of(held)), labels["label"].to_numpy() == 1, chances)
+    predictions.write(job.output(KEY), name, task, "all", told)
+    figures, _ = classify(
+        PatientBootstrap(held["person"].to_numpy()), labels["label"].to_numpy() == 1, chances
+    )
     return {
         "labels": held.height,
         "positives": int(labels["label"].sum()),
@@ -102,10 +109,6 @@ def foreseen(job: Job, name: str, task: str, said: pl.DataFrame) -> dict[str, ob
         },
         **{figure: interval.as_dict() for figure, interval in figures.items()},
     }
-
-
-def patients_of(frame: pl.DataFrame) -> np.ndarray:
-    return (frame["hospital"] + chr(31) + frame["patient_id"]).to_numpy()
 
 
 def unknown_words(model, question: str) -> int:
@@ -123,6 +126,9 @@ def table_of(results: Mapping[str, Mapping[str, Mapping]]) -> str:
     ]
     for task, of_task in sorted(results.items()):
         for name, f in of_task.items():
+            if why := f.get("not_foreseen"):
+                lines.append(f"| {task} | 0 (0) | {name} | {why} ||||||")
+                continue
             small = " (n < 30)" if f["labels"] < FEWEST else ""
             cells = [f"{f['labels']} ({f['positives']}){small}", name, bounded(f["auroc"])]
             cells += [shown(f[figure]) for figure in ("auprc", "brier", "calibration_error")]

@@ -48,7 +48,8 @@ class PatientBootstrap:
         self.n_patients = len(names)
         rng = np.random.default_rng(seed)
         size = max(self.n_patients, 1)
-        self.times_drawn = rng.multinomial(size, np.full(size, 1 / size), size=draws)  # [draws, patients]
+        drawn = rng.multinomial(size, np.full(size, 1 / size), size=draws)
+        self.times_drawn = drawn[:, : self.n_patients]  # [draws, patients]
 
     def draws_of(self, values: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:
         """Mean of `values` [n] over the questions where `asked` is True, in each draw of patients: float64 [draws]."""
@@ -147,7 +148,7 @@ def classify(
     """FIGURES of probabilities [n] against labels [n], with intervals; and their draws, for paired comparisons.
 
     calibration_error is the mean distance of probability and frequency over BINS bins of equal width, weighed by their
-    share. A split of one class has nan where a figure needs both.
+    share. A split of one class has nan where a figure needs both, and one of no rows has nan everywhere.
     """
     labels, scores = np.asarray(labels, bool), np.asarray(scores, np.float64)
     whole = np.ones((1, bootstrap.n_patients), np.int64)
@@ -179,14 +180,14 @@ def p_value(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Two-sided p of a difference from paired draws; nan if fewer than two draws have both classes.
 
     The mean of the differences in units of their deviation, as a normal variate (the bootstrap test of pROC, Robin et al.
-    2011). Counting draws beyond 0 cannot tell a p below 2 in 1,001, which no correction over hundreds of comparisons survives.
+    2011); from a handful of patients of a class it is rough. Counting draws beyond 0 cannot tell a p below 2 in 1,001, which no correction over hundreds of comparisons survives.
     """
     difference = (ours - theirs)[~np.isnan(ours - theirs)]
     if len(difference) < 2:
         return np.nan
     mean, deviation = abs(difference.mean()), difference.std()
-    if deviation == 0:
-        return 1.0 if mean == 0 else 0.0
+    if deviation < 1e-12:  # the same difference in every draw: no more than counted draws can say
+        return 1.0 if mean < 1e-12 else 2 / (len(difference) + 1)
     return float(erfc(mean / deviation / np.sqrt(2)))
 
 

@@ -30,7 +30,7 @@ from ray_jobs import plots
 from ray_jobs.cluster import cores
 from ray_jobs.config import JobError
 from ray_jobs.llemr import adapters, checkpoint, memory, worker
-from ray_jobs.llemr.data import dictionary
+from ray_jobs.llemr.data import dictionary, read_frames
 from ray_jobs.llemr.progress import Board, Curves, shown
 from ray_jobs.llemr.recipe import Recipe, StageRecipe
 from ray_jobs.llemr.reload import write_probe
@@ -160,13 +160,20 @@ def write(job: Job, recipe: Recipe, stage: str, weights, states: dict, figures: 
     apply(weights, states[stage], recipe.stage(stage))
     frozen = stage == "stage1" or recipe.stage(stage).train == "projector"
     lm_at = weights.lm_at if frozen else None  # a pretrained model that did not change need not be copied
-    checkpoint.save(folder, weights, said, figures, inputs, lm_at)
+    checkpoint.save(folder, weights, said, figures, inputs, lm_at, taught_by(job, recipe, stage))
     curves.tensorboard(folder / "tensorboard")
     checkpoint.seal(folder)
     passed, metadata = reloads(job, folder, weights)
     check = Check(key, "reloads_and_answers", passed, metadata=metadata)
     shown_figures = {**figures, "loss_curve": plots.loss_curve(curves.points(), f"{stage}, loss a token")}
     job.publish({key: shown_figures}, [check])
+
+
+def taught_by(job: Job, recipe: Recipe, stage: str) -> set[str]:
+    """Hospitals that this stage's questions are of, and those that the weights it began with learned from."""
+    files = [url for name in recipe.stage(stage).sets for url in job.files(f"instructions/{name}")]
+    before = checkpoint.learned_from(job.path(STARTS[stage])) or []
+    return {*read_frames(files, ["hospital"])["hospital"].unique(), *before}
 
 
 def apply(

@@ -16,9 +16,9 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from orchestration import catalog
 from ray_jobs import compare_predictions
 from ray_jobs.config import JobConfig, JobError
-from ray_jobs.prediction import comparison, predictions
+from ray_jobs.prediction import comparison, groups, predictions
 from ray_jobs.runtime import Job
-from tests.test_prediction import enter
+from tests.test_prediction import enter, known
 
 START = datetime(2150, 1, 1)
 N = 240
@@ -41,11 +41,13 @@ def scores(frame: pl.DataFrame, skill: float, seed: int) -> np.ndarray:
     return 1 / (1 + np.exp(-(noise + skill * (frame["label"].to_numpy() - 0.5))))
 
 
-def publish(root, asset: str, told: dict) -> None:
-    """told: (contestant, task, part) to a frame of `predictions.told`."""
+def publish(root, asset: str, told: dict, tuning: dict | None = None) -> None:
+    """told: (contestant, task, part) to a frame of `predictions.told`; tuning: (contestant, task) to an AUROC."""
     folder = root / f"made-{asset}"
     for (contestant, task, part), frame in told.items():
         predictions.write(folder, contestant, task, part, frame)
+    for (contestant, task), auroc in (tuning or {}).items():
+        predictions.write_tuning(folder, contestant, task, auroc)
     (folder / "metrics.json").write_text("{}")
     catalog.publish(
         str(root), asset, [catalog.Candidate(f"evaluation/{asset}", folder, asset * 40, table=False)]
@@ -55,7 +57,7 @@ def publish(root, asset: str, told: dict) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     root, frame = tmp_path_factory.mktemp("data"), labels()
-    base, few = scores(frame, 1.0, 1), frame[:20]
+    base, few, north = scores(frame, 1.0, 1), frame[:20], frame.filter(pl.col("hospital") == "north")
     none = frame.with_columns(pl.lit(0).alias("label"))
     shots = [
         predictions.told(frame, scores(frame, 0.3 * k, k), shots=k, replicate=r)
@@ -71,7 +73,10 @@ def root(tmp_path_factory):
             ("rich_counts_lightgbm", "never", "all"): predictions.told(none, base),
             ("rich_counts_lightgbm", "never", "few_shot"): predictions.told(none, base, shots=1, replicate=0),
             ("rich_counts_lightgbm", "stay", "left_out"): predictions.told(frame, scores(frame, 0.2, 9)),
+            ("weak_head", "stay", "all"): predictions.told(frame, scores(frame, 0.8, 7)),
+            ("weak_head", "stay", "left_out"): predictions.told(north, scores(north, 0.2, 8)),
         },
+        {("rich_counts_lightgbm", "stay"): 0.6, ("weak_head", "stay"): 0.7},
     )
     publish(
         root,
@@ -87,7 +92,7 @@ def root(tmp_path_factory):
     )
     enter(root, "evaluation/silent", frame)
     people = frame.select("hospital", "patient_id").unique()
-    enter(root, "splits", people.with_columns(pl.lit("held_out").alias("split")))
+    enter(root, "splits", known(people.with_columns(pl.lit("held_out").alias("split"))))
     admission = {"kind": "admission", "value": 70.0, "text": "admission: urgent, female"}
     early = people.with_columns(
         pl.lit(START).alias("available_at"), *(pl.lit(v).alias(k) for k, v in admission.items())
@@ -104,7 +109,13 @@ def run(root, tmp_path, **params):
     accepted = catalog.load(str(root))
     inputs |= {key: accepted.version(key) for key in ("evaluation/a", "evaluation/b", "evaluation/silent")}
     settings = JobConfig(
-        "compare_predictions", "run", str(root), "f" * 64, inputs, ["evaluation/comparison"], params
+        "compare_predictions",
+        "run",
+        str(root),
+        "f" * 64,
+        inputs,
+        ["evaluation/comparison"],
+        {"baseline": "rich_counts_lightgbm", **params},
     )
     compare_predictions.run(Job(settings, tmp_path, logging.getLogger("test"), None))
     return root / "evaluation/comparison" / catalog.load(str(root)).version("evaluation/comparison")
@@ -118,6 +129,8 @@ def test_the_report_says_who_beats_the_baseline_and_what_cannot_be_said(root, tm
     assert "- never: the held-out split has one class, so nothing is compared." in told
     assert "other_rows tells 240 other rows and is not compared." in told
     assert "Each hospital by a model of the other hospitals:" in told and "n < 30" in told
+    assert "| weak_head (not told: south) | 0." in told and "| rich_counts_lightgbm | 0." in told
+    assert "A hospital is not told where the train split of the others has one class." in told
     curves, shown = (folder / "curves.md").read_text(), (folder / "groups.md").read_text()
     assert curves.count("data:image/png;base64") == 2  # tasks without groups of their own
     assert (
@@ -161,7 +174,7 @@ def test_every_figure_is_scikit_learns():
     told = predictions.told(frame, scores(frame, 1.0, 1)).with_columns(
         pl.lit(v).alias(k) for k, v in {"contestant": "base", "task": "t", "part": "all"}.items()
     )
-    one = comparison.compare(told, "base")["t"]
+    one = comparison.compare(told, ["base"])["t"]
     truth, chance = one.labels, one.scores["base"]
     where, freq = calibration_curve(truth, chance, n_bins=10, strategy="uniform")[::-1]
     share = np.bincount((chance * 10).astype(int), minlength=10)
@@ -176,9 +189,7 @@ def test_every_figure_is_scikit_learns():
         [expected[n] for n in ("auroc", "auprc", "brier")]
     )
     half = np.arange(N) % 2 == 0
-    assert comparison.auroc(one, "base", half).value == pytest.approx(
-        roc_auc_score(truth[half], chance[half])
-    )
+    assert groups.auroc(one, "base", half).value == pytest.approx(roc_auc_score(truth[half], chance[half]))
 
 
 def test_the_sentences_are_about_the_challengers(root, tmp_path):
@@ -190,10 +201,36 @@ def test_the_sentences_are_about_the_challengers(root, tmp_path):
     assert "- groups/CIR019: no challenger tells it on the same rows, so nothing is compared." in told
 
 
+def test_the_baseline_of_a_task_is_the_better_on_tuning_and_never_on_held_out(root, tmp_path):
+    folder = run(root, tmp_path, baseline=["rich_counts_lightgbm", "weak_head"], challengers=["better"])
+    metrics, told = json.loads((folder / "metrics.json").read_text()), (folder / "report.md").read_text()
+    auroc = {name: f["auroc"]["value"] for name, f in metrics["stay"]["contestants"].items()}
+    assert metrics["stay"]["baseline"] == "weak_head" and auroc["weak_head"] < auroc["rich_counts_lightgbm"]
+    assert metrics["never"]["baseline"] == "rich_counts_lightgbm"  # that alone tells it
+    assert "- stay: better beats weak_head" in told and "| weak_head, the baseline |" in told
+    assert "task by task that of rich_counts_lightgbm, weak_head with the highest AUROC on tuning" in told
+
+
+def test_who_is_a_patient_of_two_hospitals_is_drawn_once():
+    frame = labels()
+    told = predictions.told(frame, scores(frame, 1.0, 1)).with_columns(
+        contestant=pl.lit("base"), task=pl.lit("t"), part=pl.lit("all")
+    )
+    twins = frame.select("hospital", "patient_id").unique()
+    numbers = [predictions.subject_id(*who) for who in twins.iter_rows()]
+    persons = twins.select(pl.Series("subject_id", numbers), person="patient_id")
+    apart, once = (comparison.compare(told, ["base"], None, p)["t"] for p in (None, persons))
+    assert (apart.bootstrap.n_patients, once.bootstrap.n_patients) == (N, N // 2)
+    same = [one.figures["base"]["auroc"].value for one in (apart, once)]
+    assert same[0] == same[1]
+    mask = np.ones(N, bool)
+    assert groups.auroc(once, "base", mask).patients == N // 2
+
+
 def test_an_unknown_baseline_is_one_line(root, tmp_path):
     with pytest.raises(
         JobError,
-        match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm, some_rows",
+        match=r"params\.baseline: nobody; write one of better, other_rows, rich_counts_lightgbm, some_rows, weak_head",
     ):
         run(root, tmp_path, baseline="nobody")
 
@@ -208,8 +245,6 @@ def test_a_difference_among_few_patients_is_not_tested():
         )
         for name, skill in {"base": 0.0, "better": 9.0}.items()
     )
-    one = comparison.compare(told, "base")["rare"]
+    one = comparison.compare(told, ["base"])["rare"]
     assert one.minus["better"].value > 0 and np.isnan(one.p.get("better", np.nan))
-    assert comparison.sentence("rare", one, "base").startswith(
-        "rare: too few held-out patients of one class (4)"
-    )
+    assert comparison.sentence("rare", one).startswith("rare: too few held-out patients of one class (4)")

@@ -27,17 +27,8 @@ def job_of(root: Path, **params) -> Job:  # noqa: F811
     return Job(config, root / "scratch", logging.getLogger("test"), None)
 
 
-@pytest.fixture
-def persons(root: Path) -> Path:  # noqa: F811
-    """The small root, its splits with the persons that folds are made of."""
-    file = next((root / "splits").rglob("*.parquet"))
-    people = pl.read_parquet(file).with_columns(person_group="hospital", person_id="patient_id")
-    people.write_parquet(file)
-    return root
-
-
-def test_the_labels_of_a_fold_do_not_reach_what_is_foreseen_of_it(persons):
-    job = job_of(persons)
+def test_the_labels_of_a_fold_do_not_reach_what_is_foreseen_of_it(root):  # noqa: F811
+    job = job_of(root)
     labels, splits = (pl.read_parquet(job.files(key)) for key in ("labels/chance", "splits"))
     rows = crossvalidate.prediction_rows(labels, splits, 3)
     fold, truth = rows["fold"].to_numpy(), rows["label"].to_numpy() == 1
@@ -54,7 +45,7 @@ def test_the_labels_of_a_fold_do_not_reach_what_is_foreseen_of_it(persons):
 
 def test_answers_are_calibrated_on_the_fold_that_plays_tuning():
     rng = np.random.default_rng(0)
-    rows = pl.DataFrame({"hospital": ["h"] * 300, "patient_id": [str(i) for i in range(300)]})
+    rows = pl.DataFrame({"person": [str(i) for i in range(300)]})
     odds, split = rng.normal(size=300), crossvalidate.roles(np.arange(300) % 3, 0)
     truth = rng.random(300) < 1 / (1 + np.exp(2 - odds))
     said = language.calibrated(odds, rows, truth, split)
@@ -63,10 +54,10 @@ def test_answers_are_calibrated_on_the_fold_that_plays_tuning():
     assert said.mean() == pytest.approx(truth[split == "held_out"].mean(), abs=0.1) and len(said) == 100
 
 
-def test_a_champion_that_does_not_stand_is_left_out_and_one_class_publishes_nothing(persons):
-    crossvalidate.run(job_of(persons, task="never", models=["plain counts, LightGBM"]))
-    assert "evaluation/folds" not in catalog.load(str(persons)).accepted
-    job = job_of(persons)
+def test_a_champion_that_does_not_stand_is_left_out_and_one_class_publishes_nothing(root):  # noqa: F811
+    crossvalidate.run(job_of(root, task="never", models=["plain counts, LightGBM"]))
+    assert "evaluation/folds" not in catalog.load(str(root)).accepted
+    job = job_of(root)
     assert crossvalidate.named(job) == [n for n in crossvalidate.CONTESTANTS if n != "Llemr, zero-shot"]
     job.config.inputs["weights/champion"] = "made"
     assert crossvalidate.named(job) == list(crossvalidate.CONTESTANTS)

@@ -141,17 +141,41 @@ def made_up(rows: int = 400) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
 @pytest.mark.parametrize("model", ensemble.MODELS)
 def test_a_model_sees_no_truth_of_the_rows_that_it_foresees(model):
     table, columns, truth = made_up()
-    seen = np.arange(len(truth)) < 300
+    split = np.array(["train"] * 200 + ["tuning"] * 100 + ["held_out"] * 100)
 
     def foreseen(truth: np.ndarray) -> np.ndarray:
-        return ensemble.mixed(model, lambda m: ensemble.odds(m, table, columns, truth, seen, seeds=1))
+        return ensemble.Folds(table, columns, truth, seeds=1).foreseen(model, 0, split)
 
-    one, other = foreseen(truth), foreseen(np.where(seen, truth, ~truth))
+    one, other = foreseen(truth), foreseen(np.where(split == "held_out", ~truth, truth))
     assert one.tobytes() == other.tobytes() and one.shape == (100,)
     better, worse = one[truth[300:]].mean(), one[~truth[300:]].mean()
     assert better > worse + 0.02
     with pytest.raises(ValueError, match="one class"):
         foreseen(np.zeros(400, bool))
+
+
+def test_shares_are_chosen_on_tuning_rows_that_no_member_has_seen():
+    table, columns, truth = made_up()
+    split = np.array(["train"] * 200 + ["tuning"] * 100 + ["held_out"] * 100)
+    swapped = np.where(split == "tuning", ~truth, truth)
+    one, other = (ensemble.Folds(table, columns, t, seeds=1) for t in (truth, swapped))
+    for folds in (one, other):
+        folds.foreseen("blend", 0, split)
+    members = ensemble.MODELS["blend"]
+    for member in members:
+        assert one.fitted[member, 0, False].tobytes() == other.fitted[member, 0, False].tobytes()
+        assert one.fitted[member, 0, True].tobytes() != other.fitted[member, 0, True].tobytes()
+    assert one.shares["blend"][0] != other.shares["blend"][0]
+    assert sum(one.shares["blend"][0].values()) == pytest.approx(1)
+
+
+def test_shares_go_to_who_is_right_and_are_even_among_equals():
+    rng = np.random.default_rng(0)
+    right = rng.normal(size=500) * 2
+    truth = rng.random(500) < expit(right)
+    noise = rng.normal(size=500) * 2
+    assert ensemble.best_shares({"a": right, "b": noise}, truth)["a"] >= 0.7
+    assert ensemble.best_shares({"a": right, "b": right}, truth) == {"a": 0.5, "b": 0.5}
 
 
 def test_steps_are_between_quantiles_of_what_was_seen_and_a_hole_is_a_step():

@@ -15,14 +15,12 @@ from ray_jobs import predict_from_text
 from ray_jobs.config import JobConfig, JobError
 from ray_jobs.prediction import predictions
 from ray_jobs.runtime import Job
-from tests.test_prediction import enter
+from tests.test_prediction import enter, known
 from tests.test_records import START, frame, record
 
 PATIENTS = 30
-PARAMS = {
-    "serialiser": "weighed", "budget": 60, "instruction": "none", "grid": "small", "num_cpus": 1,
-    "few_shot": {"tasks": ["chance"], "shots": [2], "replicates": 1}, "left_out": ["chance"],
-}  # fmt: skip
+PARAMS = {"serialiser": "weighed", "budget": 60, "instruction": "none", "grid": "small", "num_cpus": 1}
+FEW = {"tasks": ["chance"], "shots": [2], "replicates": 1}
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def root(tmp_path):
     )
     chance = pl.Series("label", np.random.default_rng(0).integers(0, 2, PATIENTS))
     enter(tmp_path, "harmonised/events", events)
-    enter(tmp_path, "splits", splits)
+    enter(tmp_path, "splits", known(splits))
     enter(tmp_path, "labels/chance", labels.with_columns(chance))
     enter(tmp_path, "labels/never", labels.with_columns(pl.lit(0).alias("label")))
     return tmp_path
@@ -58,24 +56,38 @@ def job_of(root, run: str, **params) -> Job:
 
 
 def test_a_form_without_fitted_state_is_a_folder_too_that_the_comparison_finds(root):
-    job = job_of(root, "a", serialiser="list", few_shot={}, left_out=[])
+    job = job_of(root, "a", serialiser="list", few_shot=FEW, left_out=["chance"])
     predict_from_text.run(job)
     key = "evaluation/text"
     folder = root / key / catalog.load(str(root)).version(key)
-    assert predictions.read([folder]).height == PATIENTS // 3
+    told = predictions.read([folder])
+    assert dict(told["part"].value_counts().iter_rows()) == dict.fromkeys(
+        ("all", "few_shot", "left_out"), PATIENTS // 3
+    )
     assert set(json.loads((folder / "metrics.json").read_text())) == {"chance", "never"}
 
 
-def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
+def change_the_future(root) -> None:
+    """Values, texts, ends and existence of all that became known after the prediction."""
+    file, late = (
+        root / "harmonised/events/bucket=0/made.parquet",
+        pl.col("available_at") > START + timedelta(hours=800),
+    )
+    events = pl.read_parquet(file)
+    later = events.filter(late).with_columns(
+        pl.col("value") * 7, pl.col("end_at") + timedelta(days=3), text=pl.lit("something else")
+    )
+    assert later.height > PATIENTS
+    pl.concat([events.filter(~late), later[::2]]).write_parquet(file)
+
+
+def test_a_task_is_foreseen_from_text_and_a_later_row_changes_no_text_and_so_no_vector(root):
     predict_from_text.run(job_of(root, "a"))
     entry = catalog.load(str(root)).entry("evaluation/text")
     folder = root / "evaluation/text" / entry["version"]
     told = predictions.read([folder])
     assert set(told["contestant"]) == {"text_logistic_regression"} and set(told["task"]) == {"chance"}
-    assert (
-        set(told["part"]) == {"all", "few_shot", "left_out"}
-        and told.filter(part="all").height == PATIENTS // 3
-    )
+    assert set(told["part"]) == {"all"} and told.height == PATIENTS // 3
     counted = entry["metadata"]
     assert (
         counted["texts"] == 2 * PATIENTS
@@ -83,6 +95,7 @@ def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
     )
     assert "| never |  | not fitted: the train split has one class |" in (folder / "table.md").read_text()
     assert set(json.loads((folder / "worth.json").read_text())) == {"chance", "never"}
+    change_the_future(root)
     predict_from_text.run(job_of(root, "b"))
     again = catalog.load(str(root)).entry("evaluation/text")
     assert again["metadata"]["texts_encoded"] == 0
@@ -98,6 +111,14 @@ def test_a_task_is_foreseen_from_text_and_the_next_run_encodes_nothing(root):
         ),
         ({"serialiser": "json"}, r"params\.serialiser: 'json'; write one of list, markdown, weighed"),
         ({"encoder": "/nowhere"}, r"params\.encoder: /nowhere has no config\.json"),
+        (
+            {"few_shot": FEW},
+            r"^evaluation/text: params\.few_shot: the text of `weighed` .* leave few_shot out",
+        ),
+        (
+            {"left_out": ["chance"]},
+            r"^evaluation/text: params\.left_out: .* leave left_out out, or write serialiser",
+        ),
         ({"shared_prefix": True}, r"params\.shared_prefix: needs a causal model"),
     ],
 )

@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 
 from orchestration import catalog, dbt
 from orchestration.tasks import definition
-from ray_jobs import crossvalidate, predict_llemr, task_questions
+from ray_jobs import crossvalidate, predict_llemr, task_questions, train
 from ray_jobs.config import JobConfig
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary
+from ray_jobs.llemr.recipe import Recipe
 from ray_jobs.llemr.tokens import EventFeatures
-from ray_jobs.prediction import calibration, predictions
+from ray_jobs.prediction import calibration, language, predictions
 from ray_jobs.runtime import Job
 from tests import untaught
 from tests.test_prediction import enter
@@ -236,6 +237,7 @@ def test_the_jobs_tell_every_held_out_label_once_and_train_on_no_task_of_one_cla
     )
     inputs = [
         "harmonised/events",
+        "splits",
         "instructions/tasks",
         untaught.EMBEDDINGS,
         "weights/champion",
@@ -259,16 +261,74 @@ def test_the_jobs_tell_every_held_out_label_once_and_train_on_no_task_of_one_cla
     assert "| anemia | 4 (" in (made / "table.md").read_text()
 
 
-def test_the_champion_is_asked_in_folds_with_the_same_odds(root):
+def test_a_task_that_nobody_held_out_has_is_named_and_the_others_are_told(root):
+    ask(root)
+    file = Path(catalog.load(str(root)).files("instructions/tasks")[0])
+    gone = (pl.col("task") == "icu_transfer") & (pl.col("split") == "held_out")
+    pl.read_parquet(file).filter(~gone).write_parquet(file)
+    inputs = ["harmonised/events", "splits", "instructions/tasks", untaught.EMBEDDINGS, "weights/champion"]
+    predict_llemr.run(start(root, "predict_llemr", "evaluation/llemr", inputs))
+    made = Path(catalog.load(str(root)).folder("evaluation/llemr"))
+    assert set(predictions.read([made])["task"]) == {"anemia"}
+    figures = json.loads((made / "metrics.json").read_text())["icu_transfer"]["llemr_zero_shot"]
+    assert figures["not_foreseen"] == "no held-out label"
+    assert "| icu_transfer | 0 (0) | llemr_zero_shot | no held-out label |" in (made / "table.md").read_text()
+
+
+def teach(root: Path, hospitals: list[str] | None) -> None:
+    """Let the champion's record say from which hospitals it learned."""
+    file = Path(catalog.load(str(root)).folder("weights/champion")) / "versions.json"
+    versions = json.loads(file.read_text())
+    versions.pop("hospitals", None)
+    file.write_text(json.dumps(versions | ({"hospitals": hospitals} if hospitals else {})))
+
+
+def test_a_champion_is_not_asked_in_folds_about_whom_it_was_trained_on(root):
     inputs = ["harmonised/events", "splits", "labels/anemia", untaught.EMBEDDINGS, "weights/champion"]
     models = ["Llemr, zero-shot"]
     job = start(root, "crossvalidate", "evaluation/folds", inputs, task="anemia", models=models, folds=3)
+    splits, labels = (pl.read_parquet(job.files(key)) for key in ("splits", "labels/anemia"))
+    rows = crossvalidate.prediction_rows(labels, splits, 3)
+    hospital, why = rows["hospital"][0], "weights/champion does not say from which hospitals it learned"
+    teach(root, None)
+    assert language.why_not_asked(job, rows, "weights/champion").startswith(why)
+    teach(root, [hospital])
+    why = language.why_not_asked(job, rows, "weights/champion")
+    assert why.startswith(f"weights/champion learned from {hospital},")
+    crossvalidate.run(job)  # nobody is left to be asked
+    assert "evaluation/folds" not in catalog.load(str(root)).accepted
+    content = {"task": "anemia", "labels": 4, "positives": 2, "models": {}, "left_out": {models[0]: why}}
+    assert crossvalidate.table(content).endswith(f"Llemr, zero-shot is left out: {why}.")
+    twin = rows.with_columns(hospital=pl.lit("its twin"))
+    assert language.why_not_asked(job, twin, "weights/champion").startswith(
+        "weights/champion learned from its twin"
+    )
+    ask(root)
+    further = start(root, "train", "weights/predictor", ["instructions/tasks", "weights/champion"])
+    stage = {"sets": ["tasks"], "steps": 1, "rows": 2, "lr": 0.001, "warmup": 1, "withheld": 0.0}
+    recipe = Recipe.of({"name": "s", "hardware": "any", "memory_per_worker_gb": 2, "predictor": stage})
+    teach(root, ["elsewhere"])
+    assert train.taught_by(further, recipe, "predictor") == {"elsewhere", *splits["hospital"]}
+    teach(root, [hospital])
+    stranger = twin.with_columns(person_group=pl.lit("other"))
+    assert language.why_not_asked(job, stranger, "weights/champion") is None
+
+
+def test_the_champion_is_asked_in_folds_with_the_same_odds(root):
+    teach(root, ["elsewhere"])
+    inputs = ["harmonised/events", "splits", "labels/anemia", untaught.EMBEDDINGS, "weights/champion"]
+    models = ["Llemr, zero-shot"]
+    asked = [*models, "plain counts, LightGBM"]  # of ten patients nothing is counted often enough
+    job = start(root, "crossvalidate", "evaluation/folds", inputs, task="anemia", models=asked, folds=3)
     crossvalidate.run(job)
     made = Path(catalog.load(str(root)).folder("evaluation/folds"))
     labels = pl.read_parquet(catalog.load(str(root)).files("labels/anemia"))
     told = pl.read_parquet(made / "predictions.parquet")
     assert told.height == labels.height and set(told["contestant"]) == set(models)
     assert told["predicted_boolean_probability"].is_between(0, 1).all()
+    why = "nothing is seen in enough rows of the train split"
+    assert json.loads((made / "metrics.json").read_text())["left_out"] == {asked[1]: why}
+    assert f"plain counts, LightGBM is left out: {why}." in (made / "table.md").read_text()
 
 
 @pytest.mark.night

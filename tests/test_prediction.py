@@ -19,7 +19,8 @@ from sklearn.metrics import roc_auc_score
 from orchestration import catalog
 from ray_jobs import predict, predict_from_scores
 from ray_jobs.config import JobConfig
-from ray_jobs.prediction import baselines, counts, predictions
+from ray_jobs.prediction import baselines, counts, numbers, predictions
+from ray_jobs.prediction.labels import drawn
 from ray_jobs.runtime import Job
 
 START = datetime(2150, 1, 1)
@@ -62,7 +63,12 @@ def asked(patients: int = 12) -> pl.DataFrame:
         {"hospital": "north", "patient_id": f"p{p}", "split": "held_out" if p % 4 == 3 else "train"}
         for p in range(patients)
     ]
-    return counts.prediction_rows(pl.DataFrame(rows), pl.DataFrame(people))
+    return counts.prediction_rows(pl.DataFrame(rows), known(pl.DataFrame(people)))
+
+
+def known(people: pl.DataFrame) -> pl.DataFrame:
+    """Splits of patients who are each a person of their own."""
+    return people.with_columns(person_group="hospital", person_id="patient_id")
 
 
 def made(rows: list[dict], of: pl.DataFrame) -> counts.Counts:
@@ -200,7 +206,7 @@ def enter(root: Path, key: str, frame: pl.DataFrame) -> None:
 
 def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     patients, of = 60, asked(60)
-    people = of.select("hospital", "patient_id", "split").unique()
+    people = known(of.select("hospital", "patient_id", "split").unique())
     told = pl.DataFrame(timeline(5, patients), schema=SCHEMA)
     labels = of.select("hospital", "patient_id", "prediction_at", pl.lit("t").alias("task"))
     chance = np.random.default_rng(0).integers(0, 2, of.height)
@@ -213,7 +219,10 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     )
     never = labels.filter(pl.col("prediction_at") < START + timedelta(days=2))
     enter(tmp_path, "labels/never", never.with_columns(pl.lit(0).alias("label")))
-    enter(tmp_path, "labels/hours", never.with_columns(pl.lit(1.5).alias("label")))
+    long = 100.0 * (pl.col("patient_id").str.slice(1).cast(pl.Int32) % 2) + pl.lit(
+        pl.Series(chance[: never.height])
+    )
+    enter(tmp_path, "labels/hours", never.with_columns(long.alias("label")))
     inputs = dict.fromkeys(
         ["harmonised/events", "splits", "labels/chance", "labels/never", "labels/hours"], "made"
     )
@@ -230,6 +239,11 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
     assert set(said["contestant"]) == {
         predict.contestant(k, m) for k in counts.KINDS for m in baselines.MODELS
     }
+    told = (folder / "rich_minus_plain_by_hospital.md").read_text()
+    assert "| north | LightGBM | 1 | " in told and "| north | logistic regression | 1 | " in told
+    told = (folder / "numbers.md").read_text()
+    assert told.count("| hours | 15 | ") == 5 and "| hours | 15 | median of train | " in told
+    assert predictions.read_tuning([folder]) == {}  # nobody is in the tuning split
     figures = json.loads((folder / "metrics.json").read_text())["chance"]
     assert 0 < figures["p_rich_over_plain"] <= 1 and figures["rich counts, LightGBM"]["tuning_auroc"] is None
 
@@ -286,3 +300,43 @@ def test_a_score_is_a_contestant_whichever_way_it_points(tmp_path):
     said = pl.read_parquet(folder / "predictions/triage_acuity_corrected/critical/all.parquet")
     assert said.height == rows.filter(pl.col("split") == "held_out").height
     assert roc_auc_score(said["boolean_value"], said["predicted_boolean_probability"]) > 0.8
+
+
+@pytest.mark.parametrize("model", numbers.MODELS)
+def test_a_number_is_foreseen_without_its_held_out_labels_and_better_than_by_the_median(model):
+    rng = np.random.default_rng(0)
+    features = csr_matrix(rng.poisson(1.0, (400, 6)).astype(np.float32))
+    hours = 10.0 * features[:, 0].toarray().ravel() + rng.normal(size=400)
+    splits = np.array(["train"] * 250 + ["tuning"] * 50 + ["held_out"] * 100)
+    told, _ = numbers.fit(model, "small", features, hours, splits)
+    swapped = np.where(splits == "held_out", -hours, hours)
+    assert told.tobytes() == numbers.fit(model, "small", features, swapped, splits)[0].tobytes()
+    labelled = pl.DataFrame({"label": hours, "split": splits, "person": [f"p{i // 2}" for i in range(400)]})
+    found = numbers.judged("rich", "small", features, labelled)
+    figures = found[f"rich counts, {model}"]
+    assert figures["mae"]["value"] == pytest.approx(np.abs(told - hours[300:]).mean(), abs=1e-4)
+    assert figures["less_than_the_median"]["low"] > 3 and figures["mae"]["patients"] == 50
+    nobody = numbers.judged("rich", "small", features[:300], labelled[:300])
+    assert nobody["not_fitted"] == "the train or the held-out split is empty"
+
+
+def test_of_a_prediction_an_hour_the_same_hours_of_a_visit_are_read_by_all():
+    rows = [
+        {
+            "hospital": "north",
+            "patient_id": f"p{v}",
+            "visit_id": f"v{v}",
+            "prediction_at": START + timedelta(hours=h),
+        }
+        for v in range(3)
+        for h in range((4, 60, 200)[v])
+    ]
+    frame = pl.DataFrame(rows).with_columns(label=pl.lit(1))
+    kept = drawn(frame)
+    assert kept.group_by("visit_id").len().sort("visit_id")["len"].to_list() == [4, 8, 8]
+    assert kept.equals(
+        drawn(frame.sample(fraction=1.0, shuffle=True, seed=1)).sort("patient_id", "prediction_at")
+    )
+    assert drawn(kept).equals(kept)
+    hours = (kept.filter(pl.col("visit_id") == "v2")["prediction_at"] - START).dt.total_hours()
+    assert hours.max() > 100  # of the whole stay, not of its beginning

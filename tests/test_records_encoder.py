@@ -51,6 +51,7 @@ def test_the_packaged_encoder_gives_its_own_vectors_in_any_batch(minilm):
     assert vectors.dtype == np.float16 and vectors.shape == (3, 384)
     assert near(vectors, load_model(device="cpu").encode(RECORDS))
     assert near(vectors, np.concatenate([minilm.embed([one]) for one in asked]))
+    assert minilm.embed(asked).tobytes() == vectors.tobytes()  # in the same batch, to the last bit
 
 
 def test_half_the_bits_give_nearly_the_same_vectors_in_a_store_of_their_own(minilm):
@@ -63,6 +64,7 @@ def test_half_the_bits_give_nearly_the_same_vectors_in_a_store_of_their_own(mini
 def test_an_instruction_comes_first_or_last_and_the_record_alone_is_cut(causal_folder):
     first = Encoder(Settings(causal_folder, instruction="first", context=20))
     last = Encoder(Settings(causal_folder, instruction="last", context=20))
+    assert first.sha != last.sha  # so each has a store of its own
     long = "creatinine " * 50
     for encoder, place in ((first, slice(1, 6)), (last, slice(-6, -1))):
         ids = encoder.ids(long, "will it be long")

@@ -153,6 +153,12 @@ def test_one_class_is_reported_and_does_not_crash():
     assert isinstance(found["auprc"], Interval)
 
 
+def test_no_rows_are_no_figures_and_do_not_crash():
+    found, draws = classify(PatientBootstrap(np.array([], object), draws=9), np.zeros(0), np.zeros(0))
+    assert all(np.isnan(f.value) and f.patients == 0 for f in found.values())
+    assert all(np.isnan(d).all() and len(d) == 9 for d in draws.values())
+
+
 def test_holm_is_that_of_the_textbook():
     """Holm 1979: 0.01, 0.02, 0.03, 0.04 of four become 0.04, 0.06, 0.06, 0.06."""
     found = holm({"a": 0.01, "d": 0.04, "c": 0.03, "b": 0.02, "none": np.nan})
@@ -176,7 +182,8 @@ def test_a_p_value_is_that_of_the_normal_and_near_the_share_of_draws():
     draws = np.random.default_rng(0).normal(0.03, 0.02, 100_000)
     p, zero = p_value(draws, np.zeros(len(draws))), (draws < 0).mean()
     assert p == pytest.approx(0.1336, abs=2e-3) and p == pytest.approx(2 * zero, rel=0.05)
-    assert p_value(np.ones(9), np.zeros(9)) == 0.0
+    assert p_value(np.ones(9), np.zeros(9)) == 0.2  # the same in every draw, which is no proof
+    assert p_value(np.full(999, 0.9), np.full(999, 0.7)) == 2 / 1000
     assert np.isnan(p_value(np.array([0.9, np.nan]), np.array([0.1, np.nan])))  # of one draw nothing is known
 
 

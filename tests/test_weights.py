@@ -68,6 +68,7 @@ def test_the_card_holds_versions_splits_figures_with_intervals_and_limits(folder
     text = (folder / card.FILE).read_text()
     for key, version in json.loads((folder / "versions.json").read_text())["inputs"].items():
         assert f"| `{key}` | {version} |" in text
+    assert "It learned from the records of hospitals that were not written down." in text
     assert "- schema_alignment, questions asked: tuning: 120 of 40 patients" in text
     exact = found["schema_alignment"]["splits"]["held_out"]["rows"][metrics.STAGE2]["exact"]
     shown = f"{100 * exact['value']:.1f} ({100 * exact['low']:.1f} to {100 * exact['high']:.1f})"

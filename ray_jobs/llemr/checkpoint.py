@@ -14,7 +14,7 @@ import hashlib
 import importlib.metadata
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -59,8 +59,10 @@ def save(
     metrics: Mapping[str, object],
     inputs: Mapping[str, str],
     lm_at: str | None = None,
+    hospitals: Iterable[str] = (),
 ) -> None:
-    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (relative or absolute)."""
+    """Write a weights directory. `lm_at`: do not write the language model, say where it lies (relative or absolute);
+    hospitals: whose records these weights, and those that they began as, learned from."""
     folder.mkdir(parents=True, exist_ok=True)
     if lm_at:
         _write(folder / "language_model.json", {"path": lm_at})
@@ -74,7 +76,8 @@ def save(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(dict(recipe), sort_keys=False), encoding="utf-8")
     _write(folder / "metrics.json", metrics)
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
-    _write(folder / "versions.json", {"inputs": dict(inputs), "packages": packages})
+    learned_from = {"hospitals": sorted(hospitals)} if hospitals else {}
+    _write(folder / "versions.json", {"inputs": dict(inputs), "packages": packages, **learned_from})
 
 
 def seal(folder: Path) -> None:
@@ -135,6 +138,11 @@ def encoder_of(folder: Path | str) -> str:
     versions = json.loads((Path(folder) / "versions.json").read_text())
     (encoder,) = [key for key in versions["inputs"] if key.startswith("embeddings/")]
     return encoder
+
+
+def learned_from(folder: Path | str) -> list[str] | None:
+    """Hospitals whose records these weights learned from; None of weights that do not say so."""
+    return json.loads((Path(folder) / "versions.json").read_text()).get("hospitals")
 
 
 def load(folder: Path | str):

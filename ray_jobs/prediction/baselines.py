@@ -50,11 +50,13 @@ def fit(
     together once the settings are chosen, else the model of the train split stands.
 
     Where the tuning split has one class, its first settings stand (nothing can be chosen by AUROC; tuning_auroc is nan).
-    Raises ValueError if the train split has one class.
+    Raises ValueError if the train split has one class, or there is no column.
     """
     train, tuning, held_out = (splits == name for name in ("train", "tuning", "held_out"))
     if len(np.unique(labels[train])) < 2:
         raise ValueError("the train split has one class")
+    if not features.shape[1]:
+        raise ValueError("nothing is seen in enough rows of the train split")
     best, best_auroc, chosen = None, -1.0, {}
     for settings in distinct(GRIDS[grid][model]):
         tried = _estimator(model, settings, threads).fit(features[train], labels[train])

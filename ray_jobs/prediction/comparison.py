@@ -1,12 +1,13 @@
 """Contestants of one task on the same rows: figures with intervals, paired differences, groups, few labels, other hospitals.
 
 Every contestant of a task is judged on the rows of the baseline, or on those of them that it tells, and there against the
-baseline on the same rows; one that tells rows which the baseline does not is named and not compared.
+baseline on the same rows; one that tells rows which the baseline does not is named and not compared. The baseline of a task
+is, of those that may be, the one that ranked the tuning split best: the held-out split has no say in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 
@@ -39,6 +40,8 @@ class Compared:
 
     rows: pl.DataFrame
     labels: np.ndarray
+    persons: np.ndarray  # the unit of the bootstrap, [n]
+    baseline: str
     bootstrap: PatientBootstrap
     scores: dict[str, np.ndarray] = field(default_factory=dict)
     figures: dict[str, dict[str, Interval]] = field(default_factory=dict)
@@ -52,18 +55,27 @@ class Compared:
         return np.isfinite(self.scores[name])
 
 
-def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
+def compare(
+    told: pl.DataFrame,
+    baselines: Sequence[str],
+    tuning: Mapping[tuple[str, str], float] | None = None,
+    persons: pl.DataFrame | None = None,
+) -> dict[str, Compared]:
     """Task to what was compared; p is corrected over all contestants and tasks at once (Holm).
 
-    told: of `predictions.read`. Where the baseline does not tell a task, the first contestant's rows are the rows.
+    told: of `predictions.read`. baselines: contestants that may be the baseline, tuning: of `predictions.read_tuning`; where
+    none of them tells a task, the first contestant's rows are the rows. persons: subject_id and person, of whom several
+    subjects may be one; without it each subject is one.
     """
     found, raw = {}, {}
     for (task,), of in told.filter(pl.col("part") == "all").partition_by("task", as_dict=True).items():
         by_name = {c: f.sort(KEY) for (c,), f in of.partition_by("contestant", as_dict=True).items()}
+        baseline = chosen(task, [b for b in baselines if b in by_name] or baselines, tuning or {})
         names = sorted(by_name, key=lambda c: (c != baseline, c))
         rows = by_name[names[0]].select(KEY)
+        who = named(rows, persons)
         one = found[task] = Compared(
-            rows, rows["boolean_value"].to_numpy(), PatientBootstrap(rows["subject_id"].to_numpy())
+            rows, rows["boolean_value"].to_numpy(), who, baseline, PatientBootstrap(who)
         )
         for name in names:
             scores = placed(by_name[name], rows)
@@ -71,7 +83,7 @@ def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
                 one.elsewhere[name] = by_name[name].height
                 continue
             one.scores[name] = scores
-            one.figures[name], one.draws[name], theirs = _judged(one, name, baseline)
+            one.figures[name], one.draws[name], theirs = _judged(one, name)
             if theirs is not None:
                 ours, counts = (
                     one.figures[name]["auroc"],
@@ -85,6 +97,18 @@ def compare(told: pl.DataFrame, baseline: str) -> dict[str, Compared]:
     for (task, name), p in holm(raw).items():
         found[task].p[name] = p
     return dict(sorted(found.items(), key=lambda task: ("/" in task[0], task[0])))
+
+
+def chosen(task: str, baselines: Sequence[str], tuning: Mapping[tuple[str, str], float]) -> str:
+    """The baseline with the highest AUROC on tuning; the first of them where tuning tells nothing apart."""
+    return max(baselines, key=lambda name: tuning.get((name, task), -1.0))
+
+
+def named(rows: pl.DataFrame, persons: pl.DataFrame | None) -> np.ndarray:
+    """The person of each row, [n]."""
+    if persons is None:
+        return rows["subject_id"].to_numpy()
+    return rows.join(persons, on="subject_id", how="left", maintain_order="left")["person"].to_numpy()
 
 
 def placed(of: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray | None:
@@ -101,12 +125,12 @@ def placed(of: pl.DataFrame, rows: pl.DataFrame) -> np.ndarray | None:
 
 
 def _judged(
-    one: Compared, name: str, baseline: str
+    one: Compared, name: str
 ) -> tuple[dict[str, Interval], np.ndarray, tuple[float, np.ndarray] | None]:
     """Figures and draws of AUROC on the rows that a contestant tells; and the baseline's AUROC and draws on just these."""
-    told = one.told(name)
+    told, baseline = one.told(name), one.baseline
     whole = bool(told.all())
-    bootstrap = one.bootstrap if whole else PatientBootstrap(one.rows["subject_id"].to_numpy()[told])
+    bootstrap = one.bootstrap if whole else PatientBootstrap(one.persons[told])
     figures, draws = classify(bootstrap, one.labels[told], one.scores[name][told])
     if name == baseline or baseline not in one.scores:
         return figures, draws["auroc"], None
@@ -116,8 +140,9 @@ def _judged(
     return figures, draws["auroc"], (theirs["auroc"].value, their_draws["auroc"])
 
 
-def sentence(task: str, one: Compared, baseline: str, challengers: Sequence[str] = ("*",)) -> str:
+def sentence(task: str, one: Compared, challengers: Sequence[str] = ("*",)) -> str:
     """Whether a challenger (a contestant whose name is like one of these patterns) beats the baseline, with corrected p."""
+    baseline = one.baseline
     known, patients = challenging(one, challengers), rarer_class(one.bootstrap.patient, one.labels)
     if not known or baseline not in one.figures:
         why = "no challenger tells it on the same rows"
@@ -166,68 +191,25 @@ def is_small(rows: int) -> bool:
     return rows < FEWEST
 
 
-def auroc(one: Compared, name: str, mask: np.ndarray) -> Interval:
-    """AUROC of one contestant over some rows, bool [n], with the interval of the task's own draws."""
-    mask = mask & one.told(name)
-    labels, scores, owners = one.labels[mask], one.scores[name][mask], one.bootstrap.patient[mask]
-    ranking, whole = Ranking(labels, scores, owners), np.ones((1, one.bootstrap.n_patients), np.int64)
-    value = ranking.figures(whole, ["auroc"])["auroc"][0]
-    draws = ranking.figures(one.bootstrap.times_drawn, ["auroc"])["auroc"]
-    return Interval(float(value), *bounds(draws), int(mask.sum()), len(np.unique(owners)))
-
-
-def groups(one: Compared, known: pl.DataFrame) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Name of a grouping, of a group, and its rows as bool [n].
-
-    known: for each of the rows, in their order, the columns hospital, sex and age (null where it is not known).
-    """
-    ages = known["age"].cut(
-        [40, 65, 80], labels=["under 40", "40 to 64", "65 to 79", "80 and over"], left_closed=True
-    )
-    columns = {
-        "hospital": known["hospital"], "sex": known["sex"], "age": ages.cast(pl.String),
-        "year": one.rows["prediction_time"].dt.year().cast(pl.String),
-    }  # fmt: skip
-    for name, column in columns.items():
-        for group in sorted(column.drop_nulls().unique()):
-            yield name, group, (column == group).fill_null(False).to_numpy()
-
-
-def people_of(rows: pl.DataFrame, splits: pl.DataFrame, admissions: pl.DataFrame) -> pl.DataFrame:
-    """hospital, sex and age of each row, as the newest admission that was known by then tells them; in the order of `rows`.
-
-    splits: subject_id, hospital; admissions: subject_id, available_at, value (age), text.
-    """
-    said = admissions.select(
-        "subject_id",
-        pl.col("available_at").alias("prediction_time"),
-        pl.col("value").alias("age"),
-        pl.col("text").str.extract(r"^admission: [^,]*, (.+)$").alias("sex"),
-    ).sort("prediction_time", "subject_id", "age", "sex")
-    placed = rows.with_row_index("place").sort("prediction_time")
-    told = placed.join_asof(
-        said, on="prediction_time", by="subject_id", strategy="backward", check_sortedness=False
-    )
-    return told.join(splits, on="subject_id", how="left").sort("place").select("hospital", "sex", "age")
-
-
-def left_out(told: pl.DataFrame, one: Compared, task: str) -> dict[str, tuple[Interval, Interval]]:
-    """Contestant to its AUROC on the rows that a model without their hospital told, and what that costs, paired."""
+def left_out(
+    told: pl.DataFrame, one: Compared, task: str
+) -> dict[str, tuple[Interval, Interval, np.ndarray]]:
+    """Contestant to its AUROC on the rows that a model without their hospital told; what that costs, paired; and which of its
+    rows no such model told (that of a hospital whose others have one class), bool [n]."""
     found = {}
     apart = told.filter((pl.col("part") == "left_out") & (pl.col("task") == task))
     for (name,), of in apart.partition_by("contestant", as_dict=True).items():
-        if (
-            name not in one.scores
-            or not one.told(name).all()
-            or not of.select(KEY).sort(KEY).equals(one.rows)
-        ):
+        scores = placed(of.sort(KEY), one.rows) if name in one.scores else None
+        if scores is None:
             continue
-        scores = of.sort(KEY)[CHANCE].cast(pl.Float64).to_numpy()
-        figures, draws = classify(one.bootstrap, one.labels, scores)
-        cost = draws["auroc"] - one.draws[name]
-        value = figures["auroc"].value - one.figures[name]["auroc"].value
-        counts = len(one.labels), one.bootstrap.n_patients
-        found[name] = figures["auroc"], Interval(value, *bounds(cost), *counts)
+        there = np.isfinite(scores) & one.told(name)
+        bootstrap, labels = PatientBootstrap(one.persons[there]), one.labels[there]
+        figures, draws = classify(bootstrap, labels, scores[there])
+        whole, whole_draws = classify(bootstrap, labels, one.scores[name][there])
+        value = figures["auroc"].value - whole["auroc"].value
+        counts = int(there.sum()), bootstrap.n_patients
+        cost = Interval(value, *bounds(draws["auroc"] - whole_draws["auroc"]), *counts)
+        found[name] = figures["auroc"], cost, one.told(name) & ~there
     return dict(sorted(found.items()))
 
 

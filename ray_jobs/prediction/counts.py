@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 from scipy.sparse import csr_matrix
 
+from ray_jobs.prediction.labels import people
+
 KINDS = ("plain", "rich")
 SPANS = ("1 day", "7 days", "30 days")  # newest first; the fourth span is all that is older
 FEWEST_ROWS = 5  # of the train split in which a column must be seen
@@ -126,11 +128,12 @@ class Counts:
 
 
 def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:
-    """One row a distinct (hospital, patient_id, prediction_at) of `labels`, numbered, with its split."""
+    """One row a distinct (hospital, patient_id, prediction_at) of `labels`, numbered, with its split and person."""
     keys = ["hospital", "patient_id", "prediction_at"]
     rows = labels.select(keys).unique().sort(keys)
-    people = splits.select("hospital", "patient_id", "split")
-    return rows.join(people, on=["hospital", "patient_id"], how="inner").sort(keys).with_row_index("row")
+    return (
+        rows.join(people(splits), on=["hospital", "patient_id"], how="inner").sort(keys).with_row_index("row")
+    )
 
 
 def relation(files: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Language models in cross-validation: records as text for a frozen encoder, and the champion's own answer.
 
 Both are those of predict_from_text.py and predict_llemr.py, on the folds of crossvalidate.py; what is fitted (the worth of
-things, the calibration) is fitted on the folds that play train and tuning.
+things, the calibration) is fitted on the folds that play train and tuning. The champion is one model for all folds, so it is
+asked only about hospitals that it has not learned from.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import polars as pl
 from orchestration import dbt
 from orchestration.tasks import definition
 from ray_jobs import predict_from_text, predict_llemr
+from ray_jobs.llemr import checkpoint
 from ray_jobs.prediction import calibration
 from ray_jobs.prediction.labels import read
 from ray_jobs.records.embed import vectors_of
@@ -49,6 +51,22 @@ def vectors(
     return {fold: made[str(fold if fold in told else 0)] for fold in splits}
 
 
+def why_not_asked(job: Job, rows: pl.DataFrame, key: str) -> str | None:
+    """Why the weights of `key` cannot be judged on these rows as they are: they learned from their hospitals; else None.
+
+    rows: hospital, person_group. A hospital whose persons another one shares counts as that one too.
+    """
+    learned = checkpoint.learned_from(job.path(key))
+    if learned is None:
+        return f"{key} does not say from which hospitals it learned; train it again"
+    splits = read(job, "splits")
+    groups = splits.filter(pl.col("hospital").is_in(learned))["person_group"].unique()
+    known = pl.col("hospital").is_in(learned) | pl.col("person_group").is_in(groups.implode())
+    if seen := sorted(rows.filter(known)["hospital"].unique()):
+        return f"{key} learned from {', '.join(seen)}, so it has seen most of these persons"
+    return None
+
+
 def odds(job: Job, rows: pl.DataFrame, key: str) -> np.ndarray:
     """What the weights of `key` answer to the task's question, before any calibration: log-odds of yes, float64 [rows]."""
     task = job.params["task"]
@@ -59,6 +77,6 @@ def odds(job: Job, rows: pl.DataFrame, key: str) -> np.ndarray:
 
 def calibrated(odds: np.ndarray, rows: pl.DataFrame, truth: np.ndarray, split: np.ndarray) -> np.ndarray:
     """Probabilities of the held-out rows, float64, calibrated on the rows of tuning."""
-    tuning, patients = split == "tuning", predict_llemr.patients_of(rows)
-    made = calibration.choose(odds[tuning], truth[tuning], patients[tuning])
+    tuning, persons = split == "tuning", rows["person"].to_numpy()
+    made = calibration.choose(odds[tuning], truth[tuning], persons[tuning])
     return made.probabilities(odds[split == "held_out"])

@@ -10,6 +10,8 @@ subject and time, and holds every row of the held-out split that has a label, on
 - `few_shot`: the same rows for each of `shots` (labels a class) and `replicate`, two columns beside the schema's;
 - `left_out`: each row by a model that learned nothing from the row's own hospital.
 
+Beside them `tuning.json` may tell the model's AUROC on the tuning split, by which the report chooses among its baselines.
+
 A contestant's job calls `told(labels, probabilities)` and `write(job.output(key), contestant, task, part, frame)` and names
 its asset in `deps` of orchestration/defs/prediction/comparison. Whoever reads the files needs nothing else.
 """
@@ -17,8 +19,9 @@ its asset in `deps` of orchestration/defs/prediction/comparison. Whoever reads t
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,7 @@ SCHEMA = {
     "predicted_boolean_value": pl.Boolean, "predicted_boolean_probability": pl.Float32,
 }  # fmt: skip
 FEW_SHOT = {"shots": pl.Int32, "replicate": pl.Int32}
+TUNING = "tuning.json"
 PARTS = {"all": {}, "few_shot": FEW_SHOT, "left_out": {}}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -76,6 +80,23 @@ def write(folder: Path, contestant: str, task: str, part: str, frame: pl.DataFra
     frame.sort(
         *PARTS[part], "subject_id", "prediction_time", "boolean_value", maintain_order=True
     ).write_parquet(file)
+
+
+def write_tuning(folder: Path, contestant: str, task: str, auroc: float) -> None:
+    """Beside a written part: the AUROC on the tuning split; nothing where that split has one class (nan)."""
+    if not np.isnan(auroc):
+        file = folder / FOLDER / contestant / task / TUNING
+        file.write_text(json.dumps({"auroc": round(auroc, 4)}), encoding="utf-8")
+
+
+def read_tuning(folders: Iterable[Path]) -> Mapping[tuple[str, str], float]:
+    """(contestant, task) to its AUROC on the tuning split, of those that tell it."""
+    found = {}
+    for folder in folders:
+        for file in sorted((folder / FOLDER).rglob(TUNING)):
+            contestant, *task, _ = file.relative_to(folder / FOLDER).parts
+            found[contestant, "/".join(task)] = json.loads(file.read_text(encoding="utf-8"))["auroc"]
+    return found
 
 
 def read(folders: Iterable[Path]) -> pl.DataFrame:

@@ -75,7 +75,7 @@ class Encoder:
         self.dimensions = self.model.config.hidden_size
         self.before, self.after = self._markers()
         self.sha = hashlib.sha256(
-            f"{files_sha(folder)} {settings.pooling} {self.context} {dtype}".encode()
+            f"{files_sha(folder)} {settings.pooling} {settings.instruction} {self.context} {dtype}".encode()
         ).hexdigest()
 
     def tokens(self, text: str) -> int:

@@ -4,7 +4,8 @@
     <root>/vectors/<encoder>-<sha of the model>/<serialiser>/model.json
 
 A part is written once and never changed, so a run that was broken off goes on where it was. What a text is worth as a
-vector depends on the model and on the text alone: a part may be deleted at any time and is then computed again.
+vector depends on the model and on the text alone, but for its last bits, which depend on the padding and so on the texts that
+were in its batch: a part may be deleted at any time and is then computed again, near to what it was and not byte for byte.
 """
 
 from __future__ import annotations
