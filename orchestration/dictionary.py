@@ -10,13 +10,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import pyarrow as pa
 
+from orchestration import items_csv
 from orchestration.catalog import REPOSITORY
 
 SEEDS = REPOSITORY / "dbt_project" / "seeds"
@@ -191,9 +192,9 @@ def check(item_files: Iterable[Path], seeds: Path = SEEDS) -> None:
         raise DictionaryError("\n".join(faults))
 
 
-def _numbered(path: Path) -> Iterable[tuple[str, dict[str, str]]]:
+def _numbered(path: Path, read: Callable = read_csv) -> Iterable[tuple[str, dict[str, str]]]:
     name = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
-    return ((f"{name} row {number}", row) for number, row in enumerate(read_csv(path), start=2))
+    return ((f"{name} row {number}", row) for number, row in enumerate(read(path), start=2))
 
 
 def _seed_faults(seeds: Path, concepts: Mapping[str, dict]) -> Iterable[str]:
@@ -224,7 +225,7 @@ def _seed_faults(seeds: Path, concepts: Mapping[str, dict]) -> Iterable[str]:
 
 def _item_faults(path: Path, concepts: Mapping[str, dict], spellings: Mapping[str, str]) -> Iterable[str]:
     seen: dict[tuple[str, str], str] = {}
-    for where, row in _numbered(path):
+    for where, row in _numbered(path, items_csv.read):
         item = (row["source_table"], row["code"])
         if item in seen:
             yield f"{where}: {item[0]} {item[1]} is mapped already in {seen[item]}; keep one of the two"

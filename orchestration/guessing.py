@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from functools import cache
 
-from orchestration import dictionary
+from orchestration import dictionary, items_csv
 from orchestration.profiling import Seen
 
 LABEL, UNIT, VALUES = 0.6, 0.15, 0.25  # what each part of the evidence weighs
@@ -110,7 +110,7 @@ def _dictionary() -> tuple[dict[str, dict[str, str]], dict[str, dict[str, set[st
         if row["loinc"]:
             known["loinc"][row["loinc"]].add(name)
     for file in sorted((dictionary.REPOSITORY / "orchestration").rglob("items.csv")):
-        for row in dictionary.read_csv(file):
+        for row in items_csv.read(file):
             if row["decision"] == "map" and row["concept"] in concepts and row["label"]:
                 known["words"][row["concept"]].add(_plain(row["label"]))
     return concepts, known

@@ -13,6 +13,11 @@ from orchestration.wording import LayoutError, near, relative
 
 SEEDS = catalog.REPOSITORY / "dbt_project" / "seeds"
 ITEMS_HEADER = ["source_table", "code", "label", "concept", "decision", "reason", "unit", "mapped_by", "note"]
+REPORT_HEADER = [
+    "hospital",
+    *ITEMS_HEADER,
+    "rows",
+]  # harmonised/unmapped, the work queue, may be pasted as it is
 IGNORE_REASONS = (
     "text_only",
     "duplicate_of_other_item",
@@ -43,6 +48,21 @@ def load_items(files: Iterable[Path]) -> list[Item]:
     return sorted(merged.values(), key=lambda item: item.key)
 
 
+def read(file: Path) -> list[dict[str, str]]:
+    """The rows of an items.csv as text. Raises LayoutError for a header or a row of another form."""
+    name = relative(file)
+    with file.open(newline="", encoding="utf-8") as lines:
+        reader = csv.reader(lines)
+        if next(reader, []) not in (ITEMS_HEADER, REPORT_HEADER):
+            raise LayoutError(f"{name}: line 1: the header must be {','.join(ITEMS_HEADER)}")
+        return [
+            dict(
+                zip(ITEMS_HEADER, _own_fields(fields, f"{name}: row {number}", file.parent.name), strict=True)
+            )
+            for number, fields in enumerate(filter(None, reader), start=1)
+        ]
+
+
 def _items_of(file: Path) -> list[Item]:
     name = relative(file)
     concepts, spellings = (
@@ -50,25 +70,28 @@ def _items_of(file: Path) -> list[Item]:
         {_squeezed(u) for u in _seed("units.csv", "spelling")},
     )
     items: dict[tuple[str, str], Item] = {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        reader = csv.DictReader(lines)
-        if reader.fieldnames != ITEMS_HEADER:
-            raise LayoutError(f"{name}: line 1: the header must be {','.join(ITEMS_HEADER)}")
-        for number, row in enumerate(reader, start=1):
-            where = f"{name}: row {number}"
-            if None in row or None in row.values():
-                raise LayoutError(
-                    f"{where}: has not {len(ITEMS_HEADER)} fields; quote texts that hold commas"
-                )
-            values = {k: v.strip() for k, v in row.items()}
-            item = Item(values, f"{file.parent.name}/items.csv:{number}")
-            _item_is_decided(values, where, concepts, spellings)
-            if item.key in items:
-                raise LayoutError(
-                    f"{where}: maps {'/'.join(item.key)} a second time; keep one of the two rows"
-                )
-            items[item.key] = item
+    for number, values in enumerate(read(file), start=1):
+        where = f"{name}: row {number}"
+        item = Item(values, f"{file.parent.name}/items.csv:{number}")
+        _item_is_decided(values, where, concepts, spellings)
+        if item.key in items:
+            raise LayoutError(f"{where}: maps {'/'.join(item.key)} a second time; keep one of the two rows")
+        items[item.key] = item
     return list(items.values())
+
+
+def _own_fields(fields: list[str], where: str, hospital: str) -> list[str]:
+    """The fields of a row, without the two that a line of the unmapped report has around them."""
+    fields = [field.strip() for field in fields]
+    if len(fields) == len(REPORT_HEADER):
+        if fields[0] != hospital:
+            raise LayoutError(
+                f"{where}: is a line of the work queue of another hospital than {hospital}; remove it"
+            )
+        return fields[1:-1]
+    if len(fields) != len(ITEMS_HEADER):
+        raise LayoutError(f"{where}: has not {len(ITEMS_HEADER)} fields; quote texts that hold commas")
+    return fields
 
 
 def _item_is_decided(values: dict[str, str], where: str, concepts: set[str], spellings: set[str]) -> None:

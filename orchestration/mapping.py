@@ -26,7 +26,7 @@ REMARKS = {
     "available_at_taken_from_event_at": AVAILABLE_FILLED,
 }
 SPINE = ("visits", "stays")
-_EXPLICIT_OFFSET = r":[0-9]{2}([.][0-9]+)?\s*([zZ]|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_EXPLICIT_OFFSET = r":[0-9]{2}([.][0-9]+)?\s*[a-zA-Z+-].*$"  # Z, +01:00, UTC, Europe/Berlin
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,18 @@ def _typed(type_: str, column: str, timezone: str) -> str:
     if type_ == "DOUBLE":
         return f"case when isfinite({cast}) then {cast} end"
     if type_ == "TIMESTAMP" and timezone != "as_written":
-        local = f"timezone('UTC', timezone({literal(timezone)}, {cast}))"
-        explicit = f"timezone('UTC', try_cast({value} as timestamptz))"
-        text = f"cast({value} as varchar)"
-        has_offset = f"regexp_matches({text}, {literal(_EXPLICIT_OFFSET)})"
-        return (
-            f"case when length({text}) <= 19 then {local} when {has_offset} then {explicit} else {local} end"
-        )
+        text, local = f"cast({value} as varchar)", f"timezone('UTC', timezone({literal(timezone)}, {cast}))"
+        iso = f"regexp_replace(regexp_replace({text}, '\\s+([+-])', '\\1'), 'z$', 'Z')"
+        explicit = f"timezone('UTC', try_cast({iso} as timestamptz))"
+        return f"case when {_has_offset(value)} then {explicit} else {local} end"
     return cast
+
+
+def _has_offset(value: str) -> str:
+    """True where a time names its own offset or zone. `2020-03-01 10:00:00`, as most are, is told by its shape alone."""
+    text = f"cast({value} as varchar)"
+    plain = f"length({text}) = 19 and substr({text}, 17, 1) = ':'"
+    return f"case when {plain} then false else coalesce(regexp_matches({text}, {literal(_EXPLICIT_OFFSET)}), false) end"
 
 
 def _unreadable(column: str) -> str:
@@ -226,8 +230,10 @@ def _split(draw: str) -> str:
 
 def _ambiguous(column: str, timezone: str) -> str:
     halves = ", ".join(map(str, ambiguous_half_hours(timezone)))
-    inside = f"epoch(try_cast({column} as timestamp))::bigint // 1800 in ({halves})" if halves else "false"
-    return f"coalesce({inside}, false)"
+    if not halves:
+        return "false"
+    inside = f"coalesce(epoch(try_cast({column} as timestamp))::bigint // 1800 in ({halves}), false)"
+    return f"case when {inside} then not {_has_offset(column)} else false end"
 
 
 @cache

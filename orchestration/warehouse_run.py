@@ -104,7 +104,7 @@ class Run:
     @cached_property
     def icd_hospitals(self) -> pa.Table:
         """The hospitals with a diagnosis in ICD, over all buckets (hospital)."""
-        icd = "upper(replace(code_system, '-', '')) in ('ICD9CM', 'ICD10CM')"
+        icd = "regexp_full_match(upper(code_system), '(ICD.?)?(9|10).?(CM)?')"  # as harmonised/diagnoses reads it
         return self._told(
             "diagnoses", f"select distinct hospital from diagnoses where {icd} order by hospital"
         )

@@ -111,6 +111,10 @@ WRONG_ITEMS = {
     "unit": (f"{HEADER}\nlabs,GLU,,glucose,map,,mg/dLL,test,\n", "did you mean mg/dl?"),
     "source table": (f"{HEADER}\nlab,GLU,,glucose,map,,,test,\n", "did you mean labs?"),
     "fields": (f"{HEADER}\nlabs,GLU,glucose\n", "has not 9 fields"),
+    "work queue of another": (
+        f"{HEADER}\nsouth,labs,GLU,,glucose,map,,mg/dL,test,,400\n",
+        "another hospital than small",
+    ),
 }
 
 
@@ -122,6 +126,15 @@ def test_a_mistake_in_items_csv_is_one_line_with_its_mend(tmp_path: Path, name: 
     assert (
         expected in str(caught.value) and "items.csv" in str(caught.value) and "\n" not in str(caught.value)
     )
+
+
+def test_the_work_queue_may_be_pasted_as_it_is(tmp_path: Path) -> None:
+    """The lines of harmonised/unmapped, filled in: beneath the mapping, or with their own header as the whole mapping."""
+    line = "small,labs,CREA,Creatinine,creatinine,map,,mg/dL,me,,412"
+    beneath = load(tmp_path / "small", items=f"{ITEMS}{line}\n")
+    assert [i.values["concept"] for i in beneath.items] == ["", "creatinine", "glucose"]
+    whole = load(tmp_path / "small", items=f"hospital,{HEADER},rows\n{line}\n")
+    assert [i.values for i in whole.items] == [beneath.items[1].values]
 
 
 def test_the_hospital_beats_the_layout_that_it_extends(

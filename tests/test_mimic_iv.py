@@ -68,7 +68,10 @@ def measurements(root: str) -> pl.DataFrame:
         ("patients", 100),
         ("visits", 275),
         ("stays", 140 + 686),  # ICU stays, and transfers that are neither discharge, ICU nor outside a visit
-        ("measurements", 107_727 + 257_474 + 9_362 + 2_964 + 1_885),  # the last: rates of vasoactive drugs
+        (
+            "measurements",
+            107_727 + 257_474 + 9_362 + 2_964 + 1_885 + 243,
+        ),  # the last: starts and ends of vasoactive drugs
         ("diagnoses", 4_506),
         ("procedures", 722 + 1_468),
         ("medications", 18_087 + 20_404),
@@ -93,13 +96,48 @@ def test_every_file_is_accounted_for(root: str) -> None:
         "part_of_an_icu_stay": 175,
         "outside_any_visit": 54,
         "cancelled": 17,
-        "no_vasoactive_rate": 20_404 - 1_885,
+        "no_vasoactive_rate": 2 * (20_404 - 1_885),  # once among the starts and once among the ends
+        "infusion_goes_on": 1_885 - 243,
     }
 
 
 def test_row_ids_are_unique(root: str) -> None:
     for name in ("visits", "stays", "diagnoses", "procedures", "medications", "microbiology"):
         assert table(root, name)["row_id"].is_unique().all(), name
+
+
+def test_a_vasoactive_drug_runs_until_an_end_that_no_row_takes_over(
+    root: str, measurements: pl.DataFrame
+) -> None:
+    drugs = set(measurements.filter(pl.col("source_table") == "inputevents")["code"])
+    given = [row for row in raw("icu/inputevents") if row["rate"] and row["itemid"] in drugs]
+    starts = {(row["stay_id"], row["itemid"], at(row["starttime"])): float(row["rate"]) for row in given}
+    ends = {
+        key: 0.0
+        for row in given
+        if row["statusdescription"] != "ChangeDose/Rate"
+        and (key := (row["stay_id"], row["itemid"], at(row["endtime"]))) not in starts
+    }
+    rates = measurements.filter(pl.col("source_table") == "inputevents")
+    told = {row[:3]: row[3] for row in rates.select("stay_id", "code", "event_at", "value_number").rows()}
+    assert told == starts | ends and rates["row_id"].is_unique().all()
+    assert len(ends) == 243 and (rates["available_at"] >= rates["event_at"]).all()
+
+
+def test_an_infusion_is_carried_as_long_as_its_longest_row(measurements: pl.DataFrame) -> None:
+    drugs = set(measurements.filter(pl.col("source_table") == "inputevents")["code"])
+    hours = [
+        (at(row["endtime"]) - at(row["starttime"])).total_seconds() / 3600
+        for row in raw("icu/inputevents")
+        if row["rate"] and row["itemid"] in drugs
+    ]
+    limits = {
+        float(row["carry_h"])
+        for row in dictionary.read_csv(dictionary.SEEDS / "concepts.csv")
+        if row["category"] == "drug_rate"
+    }
+    assert (round(max(hours), 1), limits) == (43.5, {48.0})
+    assert round(sum(min(1, h) for h in hours) / sum(hours), 2) == 0.34  # with a limit of one hour
 
 
 def test_a_laboratory_row_is_what_the_export_says(measurements: pl.DataFrame) -> None:

@@ -147,7 +147,9 @@ select
     moments.known_at,
     cast(coalesce(points.charlson_flat, 0) as integer) as charlson_flat,
     cast(coalesce(points.charlson_hierarchy, 0) as integer) as charlson_hierarchy,
-    cast(least(4, greatest(0, floor(moments.age / 10) - 4)) as integer) as charlson_age_points,
+    -- greatest and least pass over a null: an unknown age would count as a young one
+    case when moments.age is not null then cast(least(4, greatest(0, floor(moments.age / 10) - 4)) as integer) end
+        as charlson_age_points,
     cast(coalesce(points.elixhauser_flat, 0) as integer) as elixhauser_flat,
     cast(coalesce(points.elixhauser_hierarchy, 0) as integer) as elixhauser_hierarchy,
     {% for column in model.columns.values() if column.meta.scheme is defined %}

@@ -2,7 +2,10 @@
 with written as (
     select
         *,
-        upper(replace(code_system, '-', '')) as system_known,
+        case
+            when regexp_full_match(upper(code_system), '(ICD.?)?9.?(CM)?') then 'ICD9CM'
+            when regexp_full_match(upper(code_system), '(ICD.?)?10.?(CM)?') then 'ICD10CM'
+        end as system_known,
         replace(upper(trim(code)), '.', '') as code_plain
     from {{ source('input', 'diagnoses') }}
 ),
@@ -15,9 +18,8 @@ mapped as (
             when written.system_known = 'ICD9CM' then gem.icd10
         end as target,
         case
-            when
-                written.system_known is null or written.system_known not in ('ICD9CM', 'ICD10CM')
-                then 'unknown_version'
+            when written.code_system is null or upper(written.code_system) = 'ICD' then 'unknown_version'
+            when written.system_known is null then 'other_system'
             when written.system_known = 'ICD10CM' and icd10.code is not null then 'native'
             when
                 written.system_known = 'ICD10CM'

@@ -21,7 +21,12 @@ select
     medications.drug_name as drug,
     medications.drug as drug_raw,
     medications.dose,
-    units.ucum as dose_unit,
+    -- a unit of a drug is no pure number: insulin and heparin are dosed in international units, others in units of their own
+    case
+        when medications.dose_unit_spelled not in ('unit', 'units') or medications.dose_unit is null then units.ucum
+        when regexp_matches(medications.drug_name, 'insulin|heparin') then '[IU]'
+        else '[arb''U]'
+    end as dose_unit,
     medications.dose_unit as dose_unit_raw,
     medications.rate,
     medications.rate_unit as rate_unit_raw,

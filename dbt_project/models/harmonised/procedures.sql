@@ -3,8 +3,8 @@ with written as (
     select
         *,
         case
-            when regexp_full_match(upper(code_system), 'ICD.?9.?(CM|PCS|PROC)') then 'ICD9CM'
-            when regexp_full_match(upper(code_system), 'ICD.?10.?PCS') then 'ICD10PCS'
+            when regexp_full_match(upper(code_system), 'ICD.?9.?(CM|PCS|PROC)?') then 'ICD9CM'
+            when regexp_full_match(upper(code_system), 'ICD.?10.?(PCS)?') then 'ICD10PCS'
         end as system_known,
         replace(upper(trim(code)), '.', '') as code_plain,
         (select count(*) from {{ source('dictionary', 'icd9_procedure_gem') }}) > 0 as is_installed

@@ -1,5 +1,6 @@
--- Hours are counted from the start of the ICU stay that a reading lies in, else from its visit's admission, else
--- (a reading outside of any visit) from 1970. ICU stays of a patient never overlap here: the later one takes over.
+-- Hours are counted from the start of the ICU stay that a reading lies in, else from the admission of its visit (if it
+-- names none, of the one visit in which it was taken), else (a reading outside of any visit) from 1970. ICU stays of a
+-- patient never overlap here: the later one takes over.
 with stays as (
     select
         *,

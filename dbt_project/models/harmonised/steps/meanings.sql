@@ -1,24 +1,27 @@
--- All that follows from a mapped item and the unit written beside it, worked out once: a row then costs one look-up.
-with spellings as (
-    select
-        written.unit,
-        nullif(trim(written.unit), '') is not null as is_written,
-        units.ucum
-    from (select distinct unit from {{ source('input', 'measurements') }}) as written
-    left join {{ ref('units') }} as units on {{ spelled('written.unit') }} = units.spelling
+-- All that follows from a mapped item and the unit written beside it, worked out once for each pair that occurs: a row
+-- then costs one look-up.
+with pairs as (
+    select distinct
+        hospital,
+        source_table,
+        code,
+        unit
+    from {{ source('input', 'measurements') }}
 ),
 
 understood as (
     select
-        items.hospital,
-        items.source_table,
-        items.code,
+        pairs.hospital,
+        pairs.source_table,
+        pairs.code,
         items.concept,
-        spellings.unit,
+        pairs.unit,
         -- the row's own unit beats the one that its item declares
-        case when spellings.is_written then spellings.ucum else items.unit_declared end as ucum
-    from {{ ref('items_mapped') }} as items
-    cross join spellings
+        case when nullif(trim(pairs.unit), '') is not null then units.ucum else items.unit_declared end as ucum
+    from pairs
+    inner join {{ ref('items_mapped') }} as items
+        on pairs.hospital = items.hospital and pairs.source_table = items.source_table and pairs.code = items.code
+    left join {{ ref('units') }} as units on {{ spelled('pairs.unit') }} = units.spelling
     where items.decision = 'map'
 )
 

@@ -13,10 +13,27 @@ with numbers as (
         )
 ),
 
+-- the time in which a patient was in one visit and no other; greatest and least pass over a null
+alone as (
+    select
+        clock_no,
+        hospital,
+        patient_id,
+        start_at,
+        greatest(start_at, max(coalesce(until_at, timestamp 'infinity')) over (
+            partition by hospital, patient_id order by start_at, clock_no rows between unbounded preceding and 1 preceding
+        )) as alone_from,
+        least(until_at, lead(start_at) over (
+            partition by hospital, patient_id order by start_at, clock_no
+        )) as alone_until
+    from {{ ref('clocks') }}
+    where kind = 'visit'
+),
+
 placed as (
     select
-        coalesce(stay.clock_no, visit.clock_no, patient.clock_no) as clock_no,
-        coalesce(stay.start_at, visit.start_at, patient.start_at) as start_at,
+        coalesce(stay.clock_no, visit.clock_no, alone.clock_no, patient.clock_no) as clock_no,
+        coalesce(stay.start_at, visit.start_at, alone.start_at, patient.start_at) as start_at,
         meanings.concept,
         meanings.aggregate,
         meanings.is_vital,
@@ -46,6 +63,13 @@ placed as (
             and numbers.hospital = visit.hospital
             and numbers.patient_id = visit.patient_id
             and numbers.visit_id = visit.visit_id
+    -- a reading that names no visit belongs to the one in which it was taken
+    left join alone
+        on
+            numbers.hospital = alone.hospital
+            and case when numbers.visit_id is null then numbers.patient_id end = alone.patient_id
+            and numbers.event_at >= alone.alone_from
+            and (alone.alone_until is null or numbers.event_at < alone.alone_until)
     left join {{ ref('clocks') }} as patient
         on
             patient.kind = 'patient'
