@@ -21,34 +21,10 @@ if TYPE_CHECKING:
 
 Files = dict[int, list[str]]  # bucket to local files
 ORDER = [
-    "hospital",
-    "patient_id",
-    "event_at",
-    "prediction_at",
-    "stay_id",
-    "visit_id",
-    "hour",
-    "step",
-    "day",
-    "as_of",
-    "concept",
-    "kind",
-    "code_group",
-    "task",
-    "source_table",
-    "code",
-    "fate",
-    "fate_reason",
-    "row_id",
-    "mapping_rank",
-    "text",
-    "criterion",
-    "variant",
-    "start_at",
-    "known_at",
-    "after_h",
-    "last_h",
-]
+    "hospital", "patient_id", "event_at", "prediction_at", "stay_id", "visit_id", "hour", "step", "day",
+    "as_of", "concept", "kind", "code_group", "task", "source_table", "code", "fate", "fate_reason",
+    "row_id", "mapping_rank", "text", "criterion", "variant", "start_at", "known_at", "after_h", "last_h",
+]  # fmt: skip
 
 
 @dataclass
@@ -120,19 +96,33 @@ class Run:
     @cached_property
     def horizon(self) -> pa.Table:
         """How far each hospital's export reaches, over all buckets (hospital, last_event_at)."""
-        visits = [file for of_bucket in self.files["visits"].values() for file in of_bucket]
-        relation = _relation(visits, input_layer.tables()["visits"])
+        reach = "max(greatest(event_at, coalesce(end_at, event_at))) as last_event_at"
+        return self._told(
+            "visits", f"select hospital, {reach} from visits group by hospital order by hospital"
+        )
+
+    @cached_property
+    def icd_hospitals(self) -> pa.Table:
+        """The hospitals with a diagnosis in ICD, over all buckets (hospital)."""
+        icd = "regexp_full_match(upper(code_system), '(ICD.?)?(9|10).?(CM)?')"  # as harmonised/diagnoses reads it
+        return self._told(
+            "diagnoses", f"select distinct hospital from diagnoses where {icd} order by hospital"
+        )
+
+    def _told(self, table: str, query: str) -> pa.Table:
+        """A query over all buckets of an input table."""
+        files = [file for of_bucket in self.files[table].values() for file in of_bucket]
         with duckdb.connect() as connection:
-            return connection.sql(
-                "select hospital, max(greatest(event_at, coalesce(end_at, event_at))) as last_event_at "
-                f"from ({relation}) group by hospital order by hospital"
-            ).to_arrow_table()
+            connection.execute(f"create view {table} as {_relation(files, input_layer.tables()[table])}")
+            return connection.sql(query).to_arrow_table()
 
     @cached_property
     def buckets(self) -> Buckets:
         """Which buckets are made tonight."""
         reaches = {row["hospital"]: row["last_event_at"] for row in self.horizon.to_pylist()}
-        return Buckets(self.accepted, self.inputs, self.models, reaches, fingerprint_of({}, self.project))
+        icd = self.icd_hospitals["hospital"].to_pylist()  # what every bucket's labels ask
+        code = catalog.fingerprint(code=fingerprint_of({}, self.project), icd_hospitals=icd)
+        return Buckets(self.accepted, self.inputs, self.models, reaches, code)
 
     def _database(self, part: str) -> Path:
         folder = self.scratch / part
@@ -171,7 +161,8 @@ class Run:
                     [file for of_bucket in files[table].values() for file in of_bucket], columns
                 )
                 connection.execute(f"create view input.{table} as {relation}")
-            computed = dictionary.tables() | gem.tables() | {"horizon": self.horizon}
+            computed = dictionary.tables() | gem.tables()
+            computed |= {"horizon": self.horizon, "icd_hospitals": self.icd_hospitals}
             for name, content in computed.items():
                 connection.register("content", content)
                 connection.execute(f"create table dictionary.{name} as select * from content")
@@ -244,8 +235,10 @@ def unit_tests(scratch: Path, project: Path = dbt.PROJECT) -> list[dbt.NodeResul
 
 
 def _relation(files: Sequence[str], columns: Mapping[str, str]) -> str:
-    """A select over exactly these files, or an empty relation of the right types where there are none."""
+    """A select over exactly these files; a column that the contract gained after a file was written is null there."""
+    none = "select " + ", ".join(f"cast(null as {t}) as {c}" for c, t in columns.items()) + " where false"
     if not files:
-        return "select " + ", ".join(f"cast(null as {t}) as {c}" for c, t in columns.items()) + " where false"
+        return none
     names = ", ".join("'" + file.replace("'", "''") + "'" for file in files)
-    return f"select {', '.join(columns)} from read_parquet([{names}], hive_partitioning = false)"
+    read = f"select * from read_parquet([{names}], hive_partitioning = false, union_by_name = true)"
+    return f"select {', '.join(columns)} from ({none} union all by name {read})"

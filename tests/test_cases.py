@@ -1,8 +1,8 @@
 """Every folder of tests/cases/ is an example and a test: input rows as CSV, expected rows as CSV, the real warehouse between.
 
 `input/<hospital>/<table>.csv` holds rows of the input layer; `expected/<room>/<table>.csv` the rows of a published table,
-with the columns that count, in any order. An empty cell is null. `grids/<grid>.yaml` are sampling rates beside those that are
-shipped. All cases go through the warehouse in one run, each hospital under the name of its case.
+with the columns that count, in any order. An empty cell is null. `grids/<grid>.yaml` and `tasks/<task>.yaml` are sampling rates and
+tasks beside those that are shipped. All cases go through the warehouse in one run, each hospital under the name of its case.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     shutil.copytree(dbt.PROJECT, project)
     hospitals = []
     for case in CASES:
-        for grid in case.glob("grids/*.yaml"):
-            shutil.copy(grid, project / "grids")
+        for part in ("grids", "tasks"):
+            for file in case.glob(f"{part}/*.yaml"):
+                shutil.copy(file, project / part)
         for folder in sorted((case / "input").iterdir()):
             hospitals.append(f"{case.name}_{folder.name}")
             accept(root, hospitals[-1], {path.stem: read(path) for path in folder.glob("*.csv")})
@@ -66,3 +67,23 @@ def test_case(case: Path, root: str):
         wanted = [{name: plain(row[name]) for name in names} for row in expected]
         found = [{name: plain(row[name]) for name in names} for row in found]
         assert sorted(found, key=str) == sorted(wanted, key=str), key
+
+
+@pytest.mark.parametrize(
+    ("hospital", "task", "reason", "excluded"),
+    [
+        ("clinic", "long_stay", "no_inpatient_stay", 2),
+        ("clinic", "readmission_after_discharge_day", "no_inpatient_stay", 2),
+        ("clinic", "new_hypertension", "hospital_without_icd_codes", 6),
+        ("clinic", "diagnosis_groups", "hospital_without_icd_codes", 6 * 23),
+        ("coded", "new_hypertension", "hospital_without_icd_codes", 0),
+        ("coded", "looks_back", "horizon_before_prediction", 1),
+    ],
+)
+def test_attrition_names_who_is_left_out(root: str, hospital: str, task: str, reason: str, excluded: int):
+    found = [
+        row["excluded"]
+        for row in rows(root, "labels/attrition")
+        if (row["hospital"], row["task"], row["reason"]) == (f"encounters_{hospital}", task, reason)
+    ]
+    assert found == [excluded]

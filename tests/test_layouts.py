@@ -292,6 +292,13 @@ def test_synthea_speaks_in_standard_codes(published) -> None:
     assert dict(codes.rows()) == {"LOINC": 915, "Synthea": 75}
 
 
+def test_encounters_that_are_no_stays_say_so(published) -> None:
+    inpatient = {name: published(name, "visits")["is_inpatient"] for name in LOCATIONS}
+    assert (inpatient["synthea_csv"].len(), inpatient["synthea_csv"].sum()) == (604, 11)
+    assert not inpatient["mimic_iv_ed"].fill_null(True).any()
+    assert inpatient["mimic_iii"].is_null().all() and inpatient["physionet_2012"].is_null().all()
+
+
 @pytest.mark.night
 @pytest.mark.parametrize("hospital", LOCATIONS)
 def test_rows_in_are_the_sum_of_their_fates(published, data_root: str, hospital: str) -> None:

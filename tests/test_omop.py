@@ -90,6 +90,12 @@ def test_deaths_end_the_visits_in_which_they_fall(root: str) -> None:
     assert (died["death_at"].dt.date() <= died["end_at"].dt.date()).all()
 
 
+def test_only_inpatient_visits_are_stays(root: str) -> None:
+    expected = sum(row["visit_concept_id"] == "9201" for row in raw("VISIT_OCCURRENCE"))
+    assert table(root, "visits")["is_inpatient"].sum() == expected == 13
+    assert table(root, "visits")["is_inpatient"].null_count() == 0
+
+
 def test_mapped_values_reach_their_concept(root: str) -> None:
     """Every mapped row has a known unit that converts, and is plausible, but 40 g/L under g/dL: a rescue."""
     concepts = {row["concept"]: row for row in dictionary.read_csv(dictionary.SEEDS / "concepts.csv")}

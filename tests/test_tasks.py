@@ -39,6 +39,11 @@ def test_a_new_task_costs_one_file(project, tmp_path):
     assert "'three_days' as task" in (target / "project/models/labels/attrition.sql").read_text()
 
 
+def test_a_horizon_that_is_a_time_may_come_before_the_prediction_and_leaves_the_row_out():
+    for one in models.compiled(dbt.PROJECT).values():
+        assert ("horizon_before_prediction" in one.steps) == (not one.task.horizon[0].isdigit()), one.name
+
+
 def test_variants_of_one_file_are_two_tasks():
     tasks = definition.read(dbt.PROJECT)
     for name in tasks:
@@ -69,6 +74,7 @@ def test_every_shipped_task_compiles_and_names_its_source():
         ("cohort: visits", "cohort: visits\nconcept: glucose", "concept: belongs to cohort: results, and to it alone; add or remove it"),
         ("horizon: .*", "horizon: -3 days", "horizon: -3 days lies before its trigger; write a time above 0"),
         ("horizon: .*", "horizon: admission_at", "horizon: is the trigger itself; write a later time"),
+        ("trigger: .*\npredict_at: .*\nhorizon: .*", "trigger: discharge_at\npredict_at: trigger_at\nhorizon: admission_at", "horizon: comes before the trigger itself; write a later time"),
         ("horizon: .*", "horizon: 3 dayz", "horizon: Parser Error.*; mend the expression"),
         ("label: discharge_at", "label: dischrge_at", "label: there is no column 'dischrge_at' in cohort visits; did you mean discharge_at"),
         ("label: .*", "label: visit_type", "label: gives varchar; write one that gives boolean or integer or double"),

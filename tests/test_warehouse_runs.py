@@ -8,10 +8,12 @@ import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from orchestration import catalog, dbt, harmonise, input_layer, warehouse_run
-from tests.small_input import accept, rows
+from tests import small_input
+from tests.small_input import accept
 
 START = datetime(2150, 3, 1, 8, 30)
 CUT = START + timedelta(hours=24)
@@ -131,6 +133,62 @@ def world(patients: int = 6, seed: int = 7) -> dict[str, list[dict]]:
     return tables
 
 
+HOSPITALS = ["north", "house"]
+
+
+def house(patients: int = 4, seed: int = 11) -> dict[str, list[dict]]:
+    """A hospital whose moments lie before the cut: earlier visits with diagnoses, intensive care since the day before it, and
+    arrivals in the emergency department, each with facts that come after the cut."""
+    draw = random.Random(seed)
+    hour = timedelta(hours=1)
+    tables: dict[str, list[dict]] = {name: [] for name in input_layer.tables()}
+    codes = {"hr": "heart_rate", "spo2": "spo2", "acuity": "triage_acuity"}
+    units = {"hr": "/min", "spo2": "%", "acuity": "score"}
+    tables["items"] = [
+        {
+            "source_table": "vital",
+            "code": c,
+            "label": c,
+            "unit": units[c],
+            "concept": concept,
+            "decision": "map",
+        }
+        for c, concept in codes.items()
+    ]
+    for number in range(patients):
+        patient = {"patient_id": f"q{number}"}
+        tables["patients"].append(
+            patient
+            | {"person_group": "house", "person_id": str(number), "sex": "M", "birth_year": 2080}
+            | {"split": split_of("house", str(number))}
+        )
+        for kind, start, lasts in (
+            ("earlier", START - 240 * hour, 96), ("icu", START - 6 * hour, 100), ("emergency", START + 20 * hour, 2 + number),
+            ("later", START + 130 * hour, 9),
+        ):  # fmt: skip
+            who = patient | {"visit_id": f"{kind}{number}"}
+            span = {"event_at": start, "end_at": start + lasts * hour, "available_at": start}
+            seen = {"emergency": "EMERGENCY DEPARTMENT"}.get(kind, "URGENT")
+            tables["visits"].append(who | span | {"visit_type": seen, "is_inpatient": kind != "emergency"})
+            if kind == "icu":
+                span = {"event_at": start + 2 * hour, "end_at": start + (30 + 20 * number) * hour}
+            tables["stays"].append(
+                who | span | {"stay_id": f"s-{kind}{number}", "care_unit": kind, "is_icu": kind == "icu"}
+            )
+            for code in codes:
+                for after in [0, 0, *(draw.uniform(0, lasts) for _ in range(30))]:
+                    at = start + after * hour
+                    value = round(draw.uniform(60, 99)) if code != "acuity" else draw.choice([1, 2, 3])
+                    row = who | {"source_table": "vital", "code": code, "value_number": value, "event_at": at}
+                    late = draw.choice([0, 0, 1, 7]) * hour
+                    tables["measurements"].append(row | {"value_text": str(value), "available_at": at + late})
+            for code, at in (("4280", start + hour), ("25000", start + lasts * hour)):
+                tables["diagnoses"].append(
+                    who | {"event_at": at, "code": code, "code_system": "ICD9CM", "rank": 1}
+                )
+    return tables
+
+
 def split_of(group: str, person: str) -> str:
     from hashlib import md5
 
@@ -157,7 +215,7 @@ def another_future(tables: dict[str, list[dict]]) -> dict[str, list[dict]]:
             kept.append(row)
         tables[name] = kept
     for visit in tables["visits"]:
-        visit["died_in_visit"] = True
+        visit["died_in_visit"] = not visit["end_at"] or visit["end_at"] > CUT
     return tables
 
 
@@ -167,14 +225,22 @@ GRIDS = {  # the shortest and the longest step: name to YAML
 }
 
 
-def run(tmp: Path, name: str, tables: dict[str, list[dict]], buckets: int = 1) -> str:
+def rows(root: str, key: str) -> list[dict[str, object]]:
+    """The published rows of the hospital north."""
+    return [row for row in small_input.rows(root, key) if row.get("hospital", "north") == "north"]
+
+
+def run(
+    tmp: Path, name: str, tables: dict[str, list[dict]], buckets: int = 1, beside: dict | None = None
+) -> str:
     root, project = str(tmp / name / "data"), tmp / "dbt_project"
     if not project.exists():
         shutil.copytree(dbt.PROJECT, project)
         for grid, text in GRIDS.items():
             (project / "grids" / f"{grid}.yaml").write_text(text)
     accept(root, "north", tables, buckets)
-    outcome = harmonise.harmonise(root, "test", ["north"], "500MB", 2, project)
+    accept(root, "house", beside or house(), buckets)
+    outcome = harmonise.harmonise(root, "test", HOSPITALS, "500MB", 2, project)
     assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
     return root
 
@@ -197,7 +263,7 @@ def test_no_row_is_lost(root):
 
 def test_nothing_from_the_future(tmp, root):
     """Change, delete and move what was known after the cut: what was known up to it stays byte for byte."""
-    other = run(tmp, "future", another_future(world()))
+    other = run(tmp, "future", another_future(world()), beside=another_future(house()))
     for key, known in {
         **{
             f"features/{grid}{long}": "known_at"
@@ -205,10 +271,16 @@ def test_nothing_from_the_future(tmp, root):
             for long in ("", "_long")
         },
         "features/admission_summary": "cut_at",
+        **{
+            f"features/{at}": "known_at"
+            for at in ("icu_stays", "icu_summary", "triage_scores", "comorbidities")
+        },
         "harmonised/events": "available_at",
         "harmonised/measurements": "available_at",
     }.items():
-        past, same_past = ([row for row in rows(r, key) if row[known] <= CUT] for r in (root, other))
+        past, same_past = (
+            [row for row in small_input.rows(r, key) if row[known] <= CUT] for r in (root, other)
+        )
         assert past and past == same_past, key
     hours = [row["hour"] for row in rows(root, "features/icu_hourly") if row["known_at"] <= CUT]
     assert max(hours) == 21
@@ -221,7 +293,8 @@ def test_buckets_make_no_difference(tmp, root):
         summed = (
             attrition if key == "labels/attrition" else list
         )  # counted in each bucket, summed by its reader
-        assert summed(rows(root, key)) == summed(rows(other, key)), key
+        found, again = (summed(small_input.rows(r, key)) for r in (root, other))
+        assert found == again, key
 
 
 def attrition(found: list[dict]) -> dict[tuple, int]:
@@ -307,7 +380,7 @@ def test_ends_are_events_of_their_own(root):
 
 def test_nothing_new_means_nothing_done(tmp, root):
     before = catalog.load(root).content
-    outcome = harmonise.harmonise(root, "again", ["north"], "500MB", 2, tmp / "dbt_project")
+    outcome = harmonise.harmonise(root, "again", HOSPITALS, "500MB", 2, tmp / "dbt_project")
     assert outcome.reused and not outcome.results
     assert catalog.load(root).content == before
 
@@ -317,9 +390,20 @@ def test_an_edited_task_is_the_one_that_runs(tmp, root):
     task = project / "tasks" / "length_of_stay.yaml"
     assert {row["label"] for row in rows(root, "labels/length_of_stay")} == {0}
     task.write_text(task.read_text().replace("interval 7 days", "interval 3 days"))
-    outcome = harmonise.harmonise(root, "edited", ["north"], "500MB", 2, project)
+    outcome = harmonise.harmonise(root, "edited", HOSPITALS, "500MB", 2, project)
     assert not outcome.reused
     assert {row["label"] for row in rows(root, "labels/length_of_stay")} == {1}
+
+
+def test_a_file_from_before_a_column_of_the_contract_has_nulls_there(tmp_path):
+    old, new = str(tmp_path / "old.parquet"), str(tmp_path / "new.parquet")
+    columns = {"visit_id": "VARCHAR", "is_inpatient": "BOOLEAN"}
+    with duckdb.connect() as connection:
+        connection.execute(f"copy (select 'v1' as visit_id) to '{old}'")
+        connection.execute(f"copy (select true as is_inpatient, 'v2' as visit_id) to '{new}'")
+        for files, found in (([old], [("v1", None)]), ([old, new], [("v1", None), ("v2", True)])):
+            relation = warehouse_run._relation(files, columns)
+            assert connection.execute(f"{relation} order by visit_id").fetchall() == found
 
 
 def test_without_an_accepted_hospital_it_says_so(tmp_path):

@@ -17,6 +17,16 @@ from orchestration.wording import LayoutError, near
 
 INTERVAL = re.compile(r"^(-?\d+) (minute|hour|day)s?$")
 ROW = "row"
+# Times of a cohort and those before them, where that is so in every row.
+EARLIER = {
+    "discharge_at": ["admission_at"],
+    "left_icu_at": ["icu_at"],
+    "hour_at": ["icu_at"],
+    "left_at": ["arrived_at"],
+}
+# A diagnosis with several ICD-10-CM targets counts where these hold at least half of its weight.
+HALF = "sum(weight) >= 0.5 - 1e-9"
+ICD_HOSPITALS = "select hospital from {{ source('dictionary', 'icd_hospitals') }}"
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,11 @@ class _Compiler:
         label = self._expression("label", task.label, ("BOOLEAN", "INTEGER", "DOUBLE"))
         label_type = "DOUBLE" if self._type == "DOUBLE" else "INTEGER"
         steps = [("no_time_of_prediction", f'"{ROW}".prediction_at is null')]
+        if task.groups or (task.outcome and task.outcome.icd10):
+            steps.append(("hospital_without_icd_codes", f'"{ROW}".hospital not in ({ICD_HOSPITALS})'))
         steps += [(k, self._expression(f"exclude.{k}", v, ("BOOLEAN",))) for k, v in task.exclude.items()]
+        if not INTERVAL.match(task.horizon.strip()):
+            steps.append(("horizon_before_prediction", f'"{ROW}".horizon_at < "{ROW}".prediction_at'))
         steps.append(("no_label", "label is null"))
         when = "\n".join(
             f"        when coalesce({sql}, false) then {i}" for i, (_, sql) in enumerate(steps, 1)
@@ -121,20 +135,22 @@ from {"grouped" if task.groups else "followed" if task.outcome else "bounded"} a
             return ""
         if outcome.icd10:
             source, matches = "diagnoses", " or ".join(f"starts_with(code, '{c}')" for c in outcome.icd10)
+            once = f"group by hospital, patient_id, event_at, row_id\n    having {HALF}"
         else:
-            source = "events"
+            source, once = "events", "group by hospital, patient_id, event_at"
             matches = f"kind = '{outcome.kind}'" + (
                 f" and concept = '{outcome.concept}'" if outcome.concept else ""
             )
         return f""",
 
 outcomes as (
-    select distinct
+    select
         hospital,
         patient_id,
         event_at
     from {{{{ ref('{source}') }}}}
     where {matches}
+    {once}
 ),
 
 followed as (
@@ -169,14 +185,12 @@ in_group as (
         select
             hospital,
             visit_id,
-            row_id,
-            ccsr,
-            sum(weight) as weight
+            ccsr
         from {{{{ ref('diagnoses') }}}}
         where ccsr is not null and visit_id is not null
-        group by all
+        group by hospital, visit_id, row_id, ccsr
+        having {HALF}
     )
-    where weight >= 0.5
 ),
 
 grouped as (
@@ -215,10 +229,13 @@ grouped as (
     def _horizon(self) -> str:
         if interval := self._interval("horizon", self.task.horizon):
             return f'"{ROW}".prediction_at + {interval}'
-        if self.task.horizon.strip() == self.task.trigger.strip():
-            raise self.wrong(
-                "horizon", "is the trigger itself; write a later time, or an interval such as 30 days"
-            )
+        horizon, trigger = self.task.horizon.strip().lower(), self.task.trigger.strip().lower()
+        wrong = (
+            "is" if horizon == trigger else "comes before" if horizon in EARLIER.get(trigger, ()) else None
+        )
+        if wrong:
+            says = f"{wrong} the trigger itself; write a later time, or an interval such as 30 days"
+            raise self.wrong("horizon", says)
         return self._expression("horizon", self.task.horizon, ("TIMESTAMP",))
 
     def _expression(self, key: str, text: str, types: tuple[str, ...]) -> str:

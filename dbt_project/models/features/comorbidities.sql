@@ -4,7 +4,10 @@ with visits as (
         visits.patient_id,
         visits.visit_id,
         visits.event_at,
-        date_part('year', visits.event_at) - patients.birth_year as age
+        visits.end_at,
+        date_part('year', visits.event_at) - patients.birth_year as age,
+        coalesce(patients.person_group, visits.hospital) as person_group,
+        coalesce(patients.person_id, visits.patient_id) as person_id
     from {{ source('input', 'visits') }} as visits
     left join {{ source('input', 'patients') }} as patients
         on visits.hospital = patients.hospital and visits.patient_id = patients.patient_id
@@ -39,20 +42,33 @@ grouped as (
     having sum(diagnoses.weight) >= 0.5 - 1e-9
 ),
 
--- a diagnosis without a time is known at no time, and so is no history
+-- what any hospital of the person_group knows of the person; a diagnosis without a time is known at no time, and so is no history
+history as (
+    select
+        coalesce(patients.person_group, grouped.hospital) as person_group,
+        coalesce(patients.person_id, grouped.patient_id) as person_id,
+        grouped.scheme,
+        grouped.comorbidity,
+        min(grouped.available_at) as known_at
+    from grouped
+    left join {{ source('input', 'patients') }} as patients
+        on grouped.hospital = patients.hospital and grouped.patient_id = patients.patient_id
+    group by all
+),
+
 present as (
     select distinct
         visits.hospital,
         visits.visit_id,
         'admission' as as_of,
-        grouped.scheme,
-        grouped.comorbidity
+        history.scheme,
+        history.comorbidity
     from visits
-    inner join grouped
+    inner join history
         on
-            visits.hospital = grouped.hospital
-            and visits.patient_id = grouped.patient_id
-            and visits.event_at >= grouped.available_at
+            visits.person_group = history.person_group
+            and visits.person_id = history.person_id
+            and visits.event_at >= history.known_at
     union all
     select distinct
         hospital,
@@ -109,7 +125,7 @@ moments as (
     select
         visits.*,
         'discharge' as as_of,
-        coded.known_at
+        greatest(coded.known_at, visits.end_at) as known_at
     from visits
     inner join (
         select
@@ -117,8 +133,10 @@ moments as (
             visit_id,
             max(available_at) as known_at
         from {{ ref('diagnoses') }}
+        where code is not null
         group by hospital, visit_id
     ) as coded on visits.hospital = coded.hospital and visits.visit_id = coded.visit_id
+    where visits.end_at is not null
 )
 
 select

@@ -1,15 +1,22 @@
 -- One row a visit, with what the definitions of tasks ask about.
-with later as (
+with visits as (
+    select * replace (coalesce(is_inpatient, true) as is_inpatient)
+    from {{ source('input', 'visits') }}
+),
+
+-- only another stay is an admission: an outpatient visit after a discharge is none
+later as (
     select
         visits.hospital,
         visits.row_id,
         min(later.event_at) as next_admission_at
-    from {{ source('input', 'visits') }} as visits
-    inner join {{ source('input', 'visits') }} as later
+    from visits
+    inner join visits as later
         on
             visits.hospital = later.hospital
             and visits.patient_id = later.patient_id
             and visits.end_at < later.event_at
+            and later.is_inpatient
     group by visits.hospital, visits.row_id
 ),
 
@@ -28,6 +35,7 @@ coded as (
         hospital,
         visit_id
     from {{ ref('diagnoses') }}
+    where code is not null
 )
 
 select
@@ -41,12 +49,13 @@ select
     patients.death_at,
     coalesce(visits.died_in_visit, patients.death_at <= visits.end_at, false) as died,
     visits.visit_type,
+    visits.is_inpatient,
     visits.discharge_to,
     later.next_admission_at,
     icu.first_icu_at,
     coded.visit_id is not null as is_coded,
     horizon.last_event_at
-from {{ source('input', 'visits') }} as visits
+from visits
 left join {{ source('input', 'patients') }} as patients
     on visits.hospital = patients.hospital and visits.patient_id = patients.patient_id
 left join later on visits.hospital = later.hospital and visits.row_id = later.row_id
