@@ -42,7 +42,8 @@ grouped as (
     having sum(diagnoses.weight) >= 0.5 - 1e-9
 ),
 
--- what any hospital of the person_group knows of the person; a diagnosis without a time is known at no time, and so is no history
+-- what any hospital of the person_group knows of the person; a diagnosis without a time is known at no time, and so is
+-- no history
 history as (
     select
         coalesce(patients.person_group, grouped.hospital) as person_group,

@@ -21,7 +21,8 @@ select
     medications.drug_name as drug,
     medications.drug as drug_raw,
     medications.dose,
-    -- a unit of a drug is no pure number: insulin and heparin are dosed in international units, others in units of their own
+    -- a unit of a drug is no pure number: insulin and heparin are dosed in international units, others in units of
+    -- their own
     case
         when medications.dose_unit_spelled not in ('unit', 'units') or medications.dose_unit is null then units.ucum
         when regexp_matches(medications.drug_name, 'insulin|heparin') then '[IU]'

@@ -21,7 +21,9 @@ alone as (
         patient_id,
         start_at,
         greatest(start_at, max(coalesce(until_at, timestamp 'infinity')) over (
-            partition by hospital, patient_id order by start_at, clock_no rows between unbounded preceding and 1 preceding
+            partition by hospital, patient_id
+            order by start_at, clock_no
+            rows between unbounded preceding and 1 preceding
         )) as alone_from,
         least(until_at, lead(start_at) over (
             partition by hospital, patient_id order by start_at, clock_no
