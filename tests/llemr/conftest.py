@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ray_jobs.llemr import checkpoint
-from ray_jobs.llemr.data import EventStore
+from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore
 from ray_jobs.llemr.dialect import word_rarity
 from ray_jobs.llemr.model import Projector
 from ray_jobs.llemr.tokenizer import train_tokenizer
@@ -40,19 +40,7 @@ def events(visits: int = 3, each: int = 12) -> pl.DataFrame:
                 kind, text, value, unit, concept = "admission", "admission: emergency, male", 64.0, "a", None
             known = at + timedelta(minutes=30)
             rows.append(("north", f"v{v}", at, known, kind, concept, value, unit, text, f"m:{v}-{i}"))
-    columns = [
-        "hospital",
-        "visit_id",
-        "event_at",
-        "available_at",
-        "kind",
-        "concept",
-        "value",
-        "unit",
-        "text",
-        "row_id",
-    ]
-    return pl.DataFrame(rows, schema=columns, orient="row")
+    return pl.DataFrame(rows, schema=EVENT_COLUMNS, orient="row")
 
 
 def asked(store_visits: int = 3) -> pl.DataFrame:
