@@ -154,7 +154,8 @@ select
     case when coded.is_coded then cast(coalesce(points.elixhauser_flat, 0) as integer) end as elixhauser_flat,
     case when coded.is_coded then cast(coalesce(points.elixhauser_hierarchy, 0) as integer) end as elixhauser_hierarchy,
     {% for column in model.columns.values() if column.meta.scheme is defined %}
-        case when coded.is_coded then cast(coalesce(points.{{ column.name }}, 0) as integer) end as {{ column.name }}{{ ',' if not loop.last }}
+        case when coded.is_coded then cast(coalesce(points.{{ column.name }}, 0) as integer) end
+            as {{ column.name }}{{ ',' if not loop.last }}
     {% endfor %}
 from moments
 left join points
