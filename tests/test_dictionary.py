@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from functools import cache
 from pathlib import Path
 
@@ -379,6 +380,15 @@ def test_loinc_codes_carry_their_check_digit(concept: str) -> None:
     digits, check = CONCEPTS[concept]["loinc"].split("-")
     doubled = [int(digit) * (2 - place % 2) for place, digit in enumerate(reversed(digits))]
     assert int(check) == -sum(n - 9 if n > 9 else n for n in doubled) % 10
+
+
+def test_a_loinc_code_means_one_concept_in_every_layout_and_in_the_dictionary() -> None:
+    meant = {row["loinc"]: {concept} for concept, row in CONCEPTS.items() if row["loinc"]}
+    for file in sorted((dictionary.REPOSITORY / "orchestration" / "schemas").glob("*/items.csv")):
+        for row in dictionary.read_csv(file):
+            if re.fullmatch(r"\d{1,5}-\d", row["code"]):
+                meant.setdefault(row["code"], set()).add(row["concept"])
+    assert not {code: concepts for code, concepts in meant.items() if len(concepts) > 1}
 
 
 def test_the_dictionary_is_large_enough() -> None:

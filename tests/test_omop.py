@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from orchestration import catalog, dictionary
+from orchestration import catalog, dictionary, harmonise
 
 REPOSITORY = Path(__file__).parent.parent
 EXPORT = REPOSITORY.parent / "shared" / "data" / "synthea" / "Synthea27Nj-omop54"
@@ -97,20 +97,44 @@ def test_only_inpatient_visits_are_stays(root: str) -> None:
 
 
 def test_mapped_values_reach_their_concept(root: str) -> None:
-    """Every mapped row has a known unit that converts, and is plausible, but 40 g/L under g/dL: a rescue."""
+    """Every mapped number has a known unit that converts, and is plausible, but 80 proteins that lie about their unit: rescues."""
     concepts = {row["concept"]: row for row in dictionary.read_csv(dictionary.SEEDS / "concepts.csv")}
     units = {row["spelling"]: row["ucum"] for row in dictionary.read_csv(dictionary.SEEDS / "units.csv")}
     factors = {(row["concept"], row["unit_from"]): row for row in dictionary.conversions()}
-    items = table(root, "items").filter(pl.col("decision") == "map").select("source_table", "code", "concept")
+    rescues = {
+        (row["concept"], row["declared_unit"]): row
+        for row in dictionary.read_csv(dictionary.SEEDS / "rescues.csv")
+    }
+    items = table(root, "items").filter(pl.col("decision") == "map")
+    items = items.select("source_table", "code", "concept", declared="unit")
     mapped = table(root, "measurements").join(items, on=["source_table", "code"])
-    assert mapped.height == 8_787
-    assert mapped["concept"].n_unique() >= 50
-    outside: Counter[str] = Counter()
-    for concept, unit, value in mapped.select("concept", "unit", "value_number").iter_rows():
-        row = factors.get((concept, units.get(dictionary.spelled(unit))))
-        if row is None:
-            outside[unit] += 1
-            continue
+    assert Counter(mapped["source_table"]) == {"measurement": 8_787, "observation": 420}
+    numbers = mapped.filter(pl.col("value_number").is_not_null())
+    assert numbers.height == 8_787  # the export has no value beside the 420 observed scores
+    assert numbers["concept"].n_unique() >= 50
+    outside: Counter[tuple[str, bool]] = Counter()
+    rows = numbers.select("concept", pl.coalesce("unit", "declared"), "value_number")
+    for concept, unit, value in rows.iter_rows():
+        meant = units[dictionary.spelled(unit)]
+        row = factors[concept, meant]
         low, high = float(concepts[concept]["plausible_low"]), float(concepts[concept]["plausible_high"])
-        outside[concept] += not low <= value * row["factor"] + row["shift"] <= high
-    assert +outside == {"total_protein": 40, "{nominal}": 2}
+        if not low <= value * row["factor"] + row["shift"] <= high:
+            rescue = rescues[concept, meant]
+            outside[concept, float(rescue["low"]) <= value <= float(rescue["high"])] += 1
+    assert outside == {("total_protein", True): 40, ("globulin", True): 40}
+
+
+@pytest.mark.night
+def test_rows_in_are_the_sum_of_their_fates(root: str) -> None:
+    outcome = harmonise.harmonise(root, "omop", ["omop"])
+    assert not outcome.failed_tests, [test.name for test in outcome.failed_tests]
+    fates = pl.read_parquet(catalog.load(root).files("harmonised/fates"))
+    counted = fates.group_by("source_table", "fate").agg(pl.col("rows").sum()).rows()
+    assert {(table, fate): rows for table, fate, rows in counted} == {
+        ("measurement", "kept"): 8_687,
+        ("measurement", "rescued"): 80,
+        ("measurement", "duplicate"): 20,
+        ("measurement", "ignored"): 1_253,
+        ("observation", "quarantined"): 420,
+        ("observation", "ignored"): 7_679,
+    }
