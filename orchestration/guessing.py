@@ -15,11 +15,12 @@ from orchestration import dictionary, items_csv
 from orchestration.profiling import Seen
 
 LABEL, UNIT, VALUES = 0.6, 0.15, 0.25  # what each part of the evidence weighs
+LOINC = r"[0-9]{1,5}-[0-9]"
 LEAST = 0.45  # a guess below this is not shown
 
 
 def ranked(item: Seen, most: int = 3) -> list[tuple[str, float]]:
-    """(concept, score from 0 to 1), the likeliest first. A LOINC code that the dictionary has is certain."""
+    """(concept, score from 0 to 1), the likeliest first. A LOINC code that the dictionary or a layout has is certain."""
     concepts, known = _dictionary()
     if item.code in known["loinc"]:
         return [(next(iter(known["loinc"][item.code])), 1.0)]
@@ -113,4 +114,6 @@ def _dictionary() -> tuple[dict[str, dict[str, str]], dict[str, dict[str, set[st
         for row in items_csv.read(file):
             if row["decision"] == "map" and row["concept"] in concepts and row["label"]:
                 known["words"][row["concept"]].add(_plain(row["label"]))
+            if row["decision"] == "map" and re.fullmatch(LOINC, row["code"]):
+                known["loinc"][row["code"]].add(row["concept"])
     return concepts, known

@@ -1,7 +1,8 @@
 """Begin with an unknown export: what it holds, a draft of its mapping, and every item with a guess that decides nothing.
 
     python -m orchestration.onboard <hospital> <location>     writes orchestration/defs/hospitals/<hospital>/
-    python -m orchestration.onboard check <hospital>          says what is undecided, weighted by rows
+    python -m orchestration.onboard check <hospital>          says what is undecided, weighted by rows; of a hospital
+                                                              that was not onboarded, in its accepted input
 
 It writes `defs.yaml` (absent until <HOSPITAL>_LOCATION is set), `tables.yaml` (a draft: its columns are guessed by name and
 content), `items.csv` (every item, no decision; the note ranks concepts) and `profile.csv` (rows, patients, spellings of units,
@@ -19,7 +20,7 @@ import duckdb
 import fsspec
 import yaml
 
-from orchestration import catalog, guessing, hospitals, profiling
+from orchestration import catalog, drafting, guessing, hospitals, profiling
 from orchestration.items_csv import ITEMS_HEADER
 from orchestration.layout import load
 from orchestration.layout_words import NAME, SUFFIXES
@@ -65,7 +66,9 @@ def onboard(hospital: str, location: str, base: Path | None = None) -> str:
     guessed = [(item, _guesses(item)) for item in seen]
     folder.mkdir(parents=True)
     (folder / "defs.yaml").write_text(DEFS.format(hospital=hospital, variable=f"{hospital.upper()}_LOCATION"))
-    (folder / "tables.yaml").write_text(DRAFT + yaml.safe_dump(_draft(tables), sort_keys=False, width=110))
+    (folder / "tables.yaml").write_text(
+        DRAFT + yaml.safe_dump(drafting.draft(tables), sort_keys=False, width=110)
+    )
     _write(folder / "items.csv", ITEMS_HEADER, (_item(*one) for one in guessed))
     _write(folder / "profile.csv", PROFILE_HEADER, (_profile_row(*one) for one in guessed))
     listed = "\n".join(f"  {t.path}: {t.rows} rows, {_roles(t)}" for t in tables)
@@ -73,15 +76,25 @@ def onboard(hospital: str, location: str, base: Path | None = None) -> str:
 
 
 def check(hospital: str, base: Path | None = None) -> str:
-    """What is undecided in the hospital's items.csv, the items with most rows first. Raises LayoutError."""
+    """What is undecided of the hospital's items, those with most rows first. Raises LayoutError.
+
+    The rows are those of the profile that onboarding wrote; of a hospital that was not onboarded, those of its accepted input.
+    """
     folder = (base or hospitals.FOLDER) / hospital
-    if not (folder / "profile.csv").is_file():
-        names = [path.parent.name for path in (base or hospitals.FOLDER).glob("*/profile.csv")]
-        raise LayoutError(f"{relative(folder)}: was not onboarded; {near(hospital, names)}")
-    layout = load(folder, None)
-    decided = {item.key for item in layout.items if item.values["decision"]}
-    with (folder / "profile.csv").open(newline="", encoding="utf-8") as file:
-        rows = [((row["source_table"], row["code"]), row) for row in csv.DictReader(file)]
+    extends = None
+    if (folder / "profile.csv").is_file():
+        with (folder / "profile.csv").open(newline="", encoding="utf-8") as file:
+            rows = [((row["source_table"], row["code"]), row) for row in csv.DictReader(file)]
+        nothing = (
+            f"{relative(folder)}: no table was recognised as measurements, so there is no item to decide; write input.measurements "
+            "in tables.yaml (docs/hospitals.md). The next run lists its items in harmonised/unmapped, with the header of items.csv"
+        )
+    else:
+        extends, rows = _accepted(hospital, folder)
+        nothing = f"{hospital}: its accepted input holds no measurement"
+    if not rows:
+        return nothing
+    decided = {item.key for item in load(folder, extends).items if item.values["decision"]}
     weight = {key: int(row["rows"] or 0) for key, row in rows}
     total, done = sum(weight.values()), sum(n for key, n in weight.items() if key in decided)
     left = sorted((item for item in rows if item[0] not in decided), key=lambda item: -weight[item[0]])
@@ -91,6 +104,31 @@ def check(hospital: str, base: Path | None = None) -> str:
     for key, row in left[:20]:
         lines.append(f"  {weight[key] or 'few':>10} rows  {'/'.join(key)}  {row['label']}  {row['guesses']}")
     return "\n".join(lines)
+
+
+def _accepted(hospital: str, folder: Path) -> tuple[str | None, list[tuple[tuple[str, str], dict]]]:
+    """The layout that the hospital extends, and the items of its accepted input with their rows. Raises LayoutError."""
+    known = hospitals.known(folder.parent)
+    if hospital not in known:
+        raise LayoutError(f"{relative(folder)}: no hospital is called {hospital}; {near(hospital, known)}")
+    extends, published = known[hospital].extends, catalog.load()
+    tables = {name: f"input/{hospital}/{name}" for name in ("measurements", "items")}
+    if not set(tables.values()) <= set(published.accepted):
+        items = hospitals.FOLDER.parents[1] / "schemas" / extends if extends else folder
+        raise LayoutError(
+            f"{relative(folder)}: was not onboarded, and no input of it is accepted yet; its items are in "
+            f"{relative(items / 'items.csv')}. Run python -m orchestration.ingest {hospital}, then check again"
+        )
+    with catalog.scratch("check") as scratch, duckdb.connect() as connection:
+        for name, key in tables.items():
+            files = [catalog.fetched(url, scratch) for url in published.files(key)]
+            connection.read_parquet(files, hive_partitioning=False).create_view(name)
+        found = connection.execute(
+            f"""select source_table, code, max(label), case when count(distinct patient_id) >= {profiling.SMALL_CELL}
+                then count(*) end from measurements left join items using (source_table, code) group by all"""
+        ).fetchall()
+    rows = [((t, code), {"label": label or "", "rows": n, "guesses": ""}) for t, code, label, n in found]
+    return extends, rows
 
 
 def _files(location: str, scratch: Path):
@@ -125,47 +163,6 @@ def _profiled(connection: duckdb.DuckDBPyConnection, name: str, path: str, local
     except duckdb.Error as error:  # its text may quote rows
         kind = type(error).__name__
         raise LayoutError(f"{path} cannot be read ({kind}); correct or move it, then run again") from None
-
-
-def _draft(tables: list[Table]) -> dict:
-    """tables.yaml as far as it can be guessed: all raw tables, patients, visits and what was measured."""
-    raw = {
-        t.name: {"path": t.path}
-        | ({"delimiter": t.delimiter} if t.delimiter != "," else {})
-        | ({"key": t.keys[:1]} if t.keys else {})
-        for t in tables
-    }
-    sources: dict[str, list[dict]] = {"patients": [], "visits": [], "measurements": []}
-    once_each = [t for t in tables if t.one("patient") in t.keys]
-    person = max(
-        once_each, key=lambda t: len({"sex", "birth"} & set(t.roles)) - ("visit" in t.roles), default=None
-    )
-    if person:
-        birth = person.one("birth") and f"left({person.one('birth')}, 4)"
-        columns = {"patient_id": person.one("patient"), "sex": person.one("sex"), "birth_year": birth}
-        sources["patients"].append({"from": person.name, "columns": {k: v for k, v in columns.items() if v}})
-    for table in tables:
-        patient, visit, time = table.one("patient"), table.one("visit"), table.one("time")
-        if patient and time and visit in table.keys and not sources["visits"]:
-            columns = {"patient_id": patient, "visit_id": visit, "event_at": _time(table, time)}
-            if len(table.roles["time"]) > 1:
-                columns["end_at"] = _time(table, table.roles["time"][1])
-            sources["visits"].append({"from": table.name, "columns": columns})
-        if table.is_measured:
-            columns = {"patient_id": patient, "visit_id": visit, "event_at": _time(table, time)}
-            columns |= {"source_table": f"'{table.name}'", "code": table.one("code")}
-            columns |= {"value_text": table.one("number"), "unit": table.one("unit")}
-            sources["measurements"].append(
-                {"from": table.name, "columns": {k: v for k, v in columns.items() if v}}
-            )
-    return {"timezone": "as_written", "raw": raw, "input": {k: v for k, v in sources.items() if v}}
-
-
-def _time(table: Table, column: str) -> str:
-    form = table.times[column]
-    if form == "offset":
-        return f"after('2000-01-01', {column})"
-    return f"try_strptime({column}, '{form}')" if form else column
 
 
 def _item(item: Seen, guesses: str) -> list[str]:

@@ -22,14 +22,18 @@ TIME_FORMATS = ("%m/%d/%Y %H:%M", "%m/%d/%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y", "%Y%
 NAMES = {
     "patient": r"^(subject_?id|patient(_?(id|nr|no|number))?|person_?id|pat_?id|pid|mrn|record_?id|subject)$",
     "visit": r"^(hadm_?id|visit_?(occurrence_?)?id|enc(ounter)?(_?id)?|admission_?(id|nr|no)|case_?(id|no)|stay_?id)$",
-    "code": r"^(item_?id|code|test(_code)?|parameter|analysis|observation|item|loinc(_code)?|concept_?code|measurement)$",
-    "label": r"^(label|name|description|display|item_?name|long_?(name|title)|text)$",
+    "code": r"^(item_?id|code|test|parameter|analysis|observation|item|loinc|concept_?code|measurement|ndc|"
+    r"(test|loinc|icd(_?(9|10))?|snomed|rxnorm|atc|dx|diagnosis|drug|medication|procedure)_?code)$",
+    "system": r"^(code_?system|vocabulary(_id)?|coding_?system|icd_?version)$",
+    "label": r"^((item|concept|test)_?name|label|name|description|display|long_?(name|title)|text)$",
     "number": r"^(value_?(num|number|as_number)?|valuenum|result(_value)?|rslt|val|numeric_value)$",
-    "unit": r"^(units?|uom|value_?uom|unit_?of_?measure)$",
-    "sex": r"^(sex(_cd)?|gender)$",
-    "birth": r"^(dob|birth_?date|date_of_birth|birth_?dt|born|year_of_birth|birth_?year)$",
+    "unit": r"^(units?|uom|value_?uom|unit_?of_?measure|unit_source_value)$",
+    "sex": r"^(sex|gender)(_cd|_code|_source_value|_concept_id)?$",
+    "birth": r"^(dob|birth_?date(time)?|date_of_birth|birth_?dt|born|year_of_birth|birth_?year)$",
 }
+OWN_CODE = r"_(source_value|concept_id|code|item)$"  # after a word of the table's own name: lab_code of labs
 SHARES = {
+    "filled": "{c} not in ('', '0')",
     "time": "try_cast({c} as timestamp) is not null and not regexp_full_match({c}, '[0-9.]+')",
     "offset": "regexp_full_match({c}, '-?[0-9]+:[0-5][0-9](:[0-5][0-9])?')",
     "number": "try_cast({c} as double) is not null",
@@ -52,6 +56,21 @@ class Table:
 
     def one(self, role: str) -> str | None:
         return next(iter(self.roles.get(role, ())), None)
+
+    def own_ids(self) -> set[str]:
+        """Columns that are named after the table: `case_id` of cases, `visit_detail_id` of visit_detail, or a mere `id`."""
+        own = {"id"} | {f"{name}{mark}id" for name in (self.name, self.singular) for mark in ("_", "")}
+        return {column for column in self.columns if column.lower() in own}
+
+    @property
+    def singular(self) -> str:
+        return self.name.removesuffix("s")
+
+    def is_own_code(self, column: str) -> bool:
+        """Whether the column tells by its name what the row is about: `drug_concept_id` of drug_exposure, `lab_code` of labs."""
+        stem, ends = re.subn(OWN_CODE, "", column.lower())
+        first = self.name.split("_")[0]
+        return bool(ends) and stem in {self.name, self.singular, first, first.removesuffix("s")}
 
     @property
     def is_measured(self) -> bool:
@@ -103,6 +122,9 @@ def profile(connection: duckdb.DuckDBPyConnection, name: str, path: str, local: 
         _assign(connection, table, column)
     for role in ("patient", "visit", "code", "other_id"):
         table.keys += [c for c in table.roles.get(role, ()) if _is_key(connection, table, c)]
+    table.keys.sort(key=lambda c: c not in table.own_ids())
+    for columns in table.roles.values():  # what the source wrote comes before a number of a vocabulary
+        columns.sort(key=lambda c: c.lower().endswith("_concept_id"))
     return table
 
 
@@ -115,8 +137,17 @@ def _assign(connection: duckdb.DuckDBPyConnection, table: Table, column: str) ->
         f"select count({c}), {counts} from (select {c} from {quoted(table.name)} limit {SAMPLE})"
     ).fetchall()[0]
     shares = {name: count / present if present else 0.0 for name, count in zip(SHARES, found, strict=True)}
-    named = next((role for role, pattern in NAMES.items() if re.match(pattern, column.lower())), None)
-    form = next((fmt for fmt in TIME_FORMATS if shares[fmt] > 0.9), None)
+    name = f"{table.singular}_id" if column.lower() == "id" else column.lower()  # of patients: patient_id
+    named = next((role for role, pattern in NAMES.items() if re.match(pattern, name)), None)
+    if (
+        not named
+        and table.is_own_code(column)
+        and shares["filled"] > 0.5
+        and not _is_key(connection, table, column)
+    ):
+        named = "code"
+    is_id = column.lower().endswith("id")
+    form = next((fmt for fmt in TIME_FORMATS if shares[fmt] > 0.9 and not is_id), None)
     if named == "birth":
         role = named
     elif shares["time"] > 0.9 or shares["offset"] > 0.9 or (form and not named):
@@ -128,7 +159,7 @@ def _assign(connection: duckdb.DuckDBPyConnection, table: Table, column: str) ->
         role = named
     elif shares["unit"] > 0.8 and shares["number"] < 0.5:
         role = "unit"
-    elif column.lower().endswith("id"):
+    elif is_id:
         role = "other_id"
     else:
         return
@@ -185,14 +216,21 @@ def _label(table: Table) -> str:
 
 
 def _labels(connection: duckdb.DuckDBPyConnection, table: Table, tables: list[Table]) -> dict[str, str]:
-    """Code to label from a table of the export that is a dictionary of the same codes."""
-    code = table.one("code")
-    for other in tables:
-        theirs = next((c for c in other.keys if c.lower() == code.lower()), None)
-        if other is not table and theirs and other.one("label"):
-            return dict(
-                connection.execute(
-                    f"select {quoted(theirs)}, {quoted(other.one('label'))} from {quoted(other.name)}"
-                ).fetchall()
-            )
+    """Code to label from a table of the export that is a dictionary of the same codes, or of another code of the same rows."""
+    code = quoted(table.one("code"))
+    for column in table.roles["code"]:
+        for other in (t for t in tables if t is not table and t.one("label")):
+            theirs = next((c for c in other.keys if _means(column.lower(), c.lower())), None)
+            if theirs:
+                return dict(
+                    connection.execute(
+                        f"select coded.{code}, max(labels.{quoted(other.one('label'))}) from {quoted(table.name)} as coded "
+                        f"join {quoted(other.name)} as labels on coded.{quoted(column)} = labels.{quoted(theirs)} group by 1"
+                    ).fetchall()
+                )
     return {}
+
+
+def _means(column: str, key: str) -> bool:
+    """`itemid` finds `itemid`, `drug_concept_id` finds `concept_id`; a mere `id` is found by nothing but itself."""
+    return column == key or ("_" in key and column.endswith(f"_{key}"))

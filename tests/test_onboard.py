@@ -10,6 +10,7 @@ import pytest
 from orchestration import guessing, layout, onboard
 from orchestration.profiling import Seen
 from orchestration.wording import LayoutError
+from tests import small_input
 
 SECRET = "Quarantania"  # planted where a patient's value could leak
 
@@ -104,14 +105,141 @@ def test_mistakes_are_one_line_with_their_mend(riverside, tmp_path: Path) -> Non
         with pytest.raises(LayoutError, match=part) as caught:
             onboard.onboard(*arguments)
         assert "\n" not in str(caught.value)
-    with pytest.raises(LayoutError, match="did you mean riverside"):
+    with pytest.raises(LayoutError, match="no hospital is called riversid; did you mean riverside"):
         onboard.check("riversid", base)
+
+
+def research(folder: Path) -> Path:
+    """30 persons in tables that name their columns after themselves, with codes twice and every time as day and time."""
+    folder.mkdir()
+    days = [(f"2024-03-{1 + n // 10:02}", f"2024-03-{2 + n // 10:02}") for n in range(30)]
+    content = {
+        "person.csv": ["person_id,gender_concept_id,year_of_birth,gender_source_value,person_source_value"]
+        + [f"{n},850{n % 2},19{40 + n},{'FM'[n % 2]},source-{n}" for n in range(30)],
+        "device_exposure.csv": [
+            "device_exposure_id,person_id,device_concept_id,device_exposure_start_date,device_exposure_start_datetime,visit_occurrence_id",
+            "1,3,4217646,2024-03-01,2024-03-01 00:00:00,103",
+        ],
+        "visit_detail.csv": [
+            "person_id,visit_occurrence_id,visit_detail_id,visit_detail_start_date,visit_detail_end_date"
+        ]
+        + [f"{n},{100 + n},{900 + n},{days[n][0]},{days[n][1]}" for n in range(30)],
+        "visit_occurrence.csv": [
+            "visit_occurrence_id,person_id,visit_concept_id,visit_start_date,visit_start_datetime,visit_end_date,visit_end_datetime"
+        ]
+        + [f"{100 + n},{n},9201,{d},{d} 10:00:00,{e},{e} 11:00:00" for n, (d, e) in enumerate(days)],
+        "lab_result.csv": [
+            "lab_result_id,person_id,lab_concept_id,lab_date,lab_datetime,lab_type_concept_id,value_as_number,unit_concept_id,"
+            "visit_occurrence_id,lab_source_value,unit_source_value"
+        ]
+        + [
+            f"{2 * n + k},{n},{300 + k},{days[n][0]},{days[n][0]} 12:00:00,20200101,{80 + n},8840,{100 + n},{code},mg/dL"
+            for n in range(30)
+            for k, code in enumerate(["2339-0", "GLU"])
+        ],
+        "condition_occurrence.csv": [
+            "condition_occurrence_id,person_id,visit_occurrence_id,condition_start_date,condition_end_date,condition_concept_id,"
+            "condition_source_value"
+        ]
+        + [f"{n},{n},{100 + n},{days[n][0]},,{n % 3},I{10 + n % 3}" for n in range(30)],
+        "condition_era.csv": ["condition_era_id,person_id,condition_era_start_date,condition_concept_id"]
+        + [f"{n},{n},{days[n][0]},{n % 3}" for n in range(30)],
+        "drug_exposure.csv": [
+            "drug_exposure_id,person_id,visit_occurrence_id,drug_exposure_start_date,drug_exposure_end_date,drug_concept_id,"
+            "drug_source_value,vocabulary_id"
+        ]
+        + [f"{n},{n},{100 + n},{days[n][0]},{days[n][1]},{700 + n % 4},0,RxNorm" for n in range(30)],
+        "concept.csv": ["concept_id,concept_name", "300,Glucose in blood", "301,Glucose by meter"],
+    }
+    for name, lines in content.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def test_tables_that_name_their_columns_after_themselves_are_told_by_them(tmp_path: Path) -> None:
+    onboard.onboard("network", str(research(tmp_path / "export")), tmp_path)
+    draft = layout.load(tmp_path / "network", None).tables
+    assert draft.raw["visit_detail"].key == ["visit_detail_id"] and draft.raw["lab_result"].key == [
+        "lab_result_id"
+    ]
+    sources = {
+        table: [(source.from_, source.columns) for source in listed] for table, listed in draft.input.items()
+    }
+    assert sources["patients"][0][1]["sex"] == "gender_source_value"
+    [(visits, columns)] = sources["visits"]
+    assert visits == "visit_occurrence" and columns["visit_type"] == "visit_concept_id"
+    assert columns["event_at"] == "coalesce(visit_start_datetime, visit_start_date)"
+    assert columns["end_at"] == "coalesce(visit_end_datetime, visit_end_date)"
+    [(measured, columns)] = sources["measurements"]
+    assert (measured, columns["code"], columns["unit"]) == (
+        "lab_result",
+        "lab_source_value",
+        "unit_source_value",
+    )
+    [(coded, columns)] = sources["diagnoses"]  # not the eras, which sum up what the visits hold
+    assert (coded, columns["code"]) == ("condition_occurrence", "condition_source_value")
+    [(given, columns)] = sources["medications"]
+    assert (given, columns["code"], columns["code_system"]) == (
+        "drug_exposure",
+        "drug_concept_id",
+        "vocabulary_id",
+    )
+    assert columns["end_at"] == "drug_exposure_end_date"
+    items = read(tmp_path / "network" / "items.csv")
+    assert items["2339-0"]["label"] == "Glucose in blood" and items["GLU"]["label"] == "Glucose by meter"
+    assert items["2339-0"]["note"] == "guess: glucose 1" and items["GLU"]["note"].startswith("guess: glucose")
+
+
+def test_an_id_is_that_of_its_table(tmp_path: Path) -> None:
+    export = tmp_path / "export"
+    export.mkdir()
+    (export / "patients.csv").write_text(
+        "Id,GENDER,BIRTHDATE\n" + "".join(f"p{n},F,19{40 + n}-01-01\n" for n in range(12))
+    )
+    encounters = "".join(f"e{n},2024-01-01T10:00:00Z,2024-01-02T10:00:00Z,p{n}\n" for n in range(12))
+    (export / "encounters.csv").write_text("Id,START,STOP,PATIENT\n" + encounters)
+    (export / "careplans.csv").write_text("Id,START,STOP,PATIENT,ENCOUNTER\nc1,2024-01-01,2024-02-01,p1,e1\n")
+    onboard.onboard("plain", str(export), tmp_path)
+    draft = layout.load(tmp_path / "plain", None).tables.input
+    assert (
+        draft["patients"][0].from_ == "patients"
+        and draft["patients"][0].columns["birth_year"] == "left(BIRTHDATE, 4)"
+    )
+    assert draft["visits"][0].from_ == "encounters"
+    assert draft["visits"][0].columns == {
+        "patient_id": "PATIENT",
+        "visit_id": "Id",
+        "event_at": "START",
+        "end_at": "STOP",
+    }
+    assert "no table was recognised as measurements" in onboard.check("plain", tmp_path)
+
+
+def test_check_counts_the_accepted_input_of_a_hospital_that_extends_a_layout(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("WARDLINE_DATA", str(tmp_path))
+    with pytest.raises(
+        LayoutError, match=r"items are in orchestration/schemas/omop_5_4/items.csv. Run python -m"
+    ) as caught:
+        onboard.check("omop")
+    assert "\n" not in str(caught.value)
+    codes = [("8867-4", f"p{n}") for n in range(30)] + [("LOCAL", "p1")]
+    measured = [
+        {"source_table": "measurement", "code": code, "patient_id": patient} for code, patient in codes
+    ]
+    items = [{"source_table": "measurement", "code": "LOCAL", "label": "Local test"}]
+    small_input.accept(str(tmp_path), "omop", {"measurements": measured, "items": items})
+    lines = onboard.check("omop").splitlines()
+    assert lines[0] == "omop: 1 of 2 items decided, 100.0% of their rows"
+    assert "few rows  measurement/LOCAL  Local test" in lines[1]
 
 
 @pytest.mark.parametrize(
     ("code", "label", "units", "quantiles", "first"),
     [
         ("2345-7", "", [], None, ("glucose", 1.0)),
+        ("2339-0", "", [], None, ("glucose", 1.0)),  # of a layout
         ("x", "Heart Rate", ["bpm"], (55.0, 80.0, 120.0), ("heart_rate", 1.0)),
         ("x", "Potassium, serum", ["mmol/L"], (3.1, 4.1, 5.2), ("potassium", None)),
         ("x", "Temp", ["F"], (96.8, 98.4, 101.0), ("temperature", None)),

@@ -1,0 +1,102 @@
+"""A draft of tables.yaml from what profiling saw: patients, visits, what was measured, diagnoses, procedures, drugs.
+
+Columns are guessed by name and content; nothing here decides: a person reads the draft and corrects it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from orchestration.profiling import Table
+
+CODED = {  # input table -> names of raw tables that hold its codes, one row a patient, visit, time and code
+    "diagnoses": r"diagnos|condition|problem|(^|_)dx",
+    "procedures": r"procedure|surger",
+    "medications": r"drug|medication|prescri|pharma",
+}
+ENDS = r"(^|_)(end|stop|disch|out|until|left|went|finish)"
+LATER = r"(^|_)(stor|fil|enter|report|verif|updat|creat|death|dod)"  # of the row or the patient, not of what happened
+
+
+def draft(tables: list[Table]) -> dict:
+    """tables.yaml as far as it can be guessed: all raw tables, and the input tables that some of them seem to hold."""
+    raw = {
+        t.name: {"path": t.path}
+        | ({"delimiter": t.delimiter} if t.delimiter != "," else {})
+        | ({"key": t.keys[:1]} if t.keys else {})
+        for t in tables
+    }
+    sources = {"patients": _patients(tables), "visits": _visits(tables)}
+    sources["measurements"] = [_measurements(table) for table in tables if table.is_measured]
+    for name, pattern in CODED.items():
+        named = [t for t in tables if re.search(pattern, t.name) and not t.is_measured]
+        whole = [t for t in named if all(t.one(role) for role in ("patient", "visit", "time", "code"))]
+        sources[name] = [_coded(name, table) for table in whole]
+    return {"timezone": "as_written", "raw": raw, "input": {k: v for k, v in sources.items() if v}}
+
+
+def _patients(tables: list[Table]) -> list[dict]:
+    """The table with one row a patient that tells most of them."""
+    once_each = [t for t in tables if t.one("patient") in t.keys]
+    person = max(
+        once_each, key=lambda t: len({"sex", "birth"} & set(t.roles)) - ("visit" in t.roles), default=None
+    )
+    if not person:
+        return []
+    birth = person.one("birth") and f"left({person.one('birth')}, 4)"
+    return [
+        _source(person, {"patient_id": person.one("patient"), "sex": person.one("sex"), "birth_year": birth})
+    ]
+
+
+def _visits(tables: list[Table]) -> list[dict]:
+    """Of the tables with one row a visit the one that is named after it, has a start and an end, and most rows."""
+
+    def likeliest(table: Table) -> tuple[bool, bool, int]:
+        return table.one("visit") in table.own_ids(), _span(table)[1] is not None, table.rows
+
+    once_each = [t for t in tables if t.one("patient") and t.one("time") and t.one("visit") in t.keys]
+    visits = max(once_each, key=likeliest, default=None)
+    if not visits:
+        return []
+    start, end = _span(visits)
+    columns = {"patient_id": visits.one("patient"), "visit_id": visits.one("visit")}
+    return [_source(visits, columns | {"event_at": start, "end_at": end, "visit_type": visits.one("code")})]
+
+
+def _measurements(table: Table) -> dict:
+    columns = {"patient_id": table.one("patient"), "visit_id": table.one("visit")}
+    columns |= {"event_at": _span(table)[0], "source_table": f"'{table.name}'", "code": table.one("code")}
+    return _source(table, columns | {"value_text": table.one("number"), "unit": table.one("unit")})
+
+
+def _coded(name: str, table: Table) -> dict:
+    start, end = _span(table)
+    columns = {"patient_id": table.one("patient"), "visit_id": table.one("visit"), "event_at": start}
+    if name != "diagnoses":
+        columns["end_at"] = end if end != start else None
+    return _source(table, columns | {"code": table.one("code"), "code_system": table.one("system")})
+
+
+def _source(table: Table, columns: dict[str, str | None]) -> dict:
+    return {"from": table.name, "columns": {k: v for k, v in columns.items() if v}}
+
+
+def _span(table: Table) -> tuple[str, str | None]:
+    """Expressions for the start and the end of a row: by the names of its times, else the first two of them."""
+    times = [c for c in table.roles["time"] if f"{c}time".lower() not in map(str.lower, table.roles["time"])]
+    happened = [c for c in times if not re.search(LATER, c.lower())] or times
+    ends = [c for c in happened if re.search(ENDS, c.lower())]
+    starts = [c for c in happened if c not in ends] or ends
+    end = next(iter(ends or starts[1:]), None)
+    return _time(table, starts[0]), end and _time(table, end)
+
+
+def _time(table: Table, column: str) -> str:
+    form = table.times[column]
+    if form == "offset":
+        return f"after('2000-01-01', {column})"
+    if form:
+        return f"try_strptime({column}, '{form}')"
+    day = next((c for c in table.times if f"{c}time".lower() == column.lower()), None)
+    return f"coalesce({column}, {day})" if day else column
