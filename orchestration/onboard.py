@@ -22,7 +22,7 @@ import yaml
 
 from orchestration import catalog, drafting, guessing, hospitals, profiling
 from orchestration.items_csv import ITEMS_HEADER
-from orchestration.layout import load
+from orchestration.layout import SCHEMAS, load
 from orchestration.layout_words import NAME, SUFFIXES
 from orchestration.profiling import Seen, Table
 from orchestration.wording import LayoutError, near, relative
@@ -81,7 +81,10 @@ def check(hospital: str, base: Path | None = None) -> str:
     The rows are those of the profile that onboarding wrote; of a hospital that was not onboarded, those of its accepted input.
     """
     folder = (base or hospitals.FOLDER) / hospital
-    extends = None
+    known = hospitals.known(folder.parent)
+    if hospital not in known:
+        raise LayoutError(f"{relative(folder)}: no hospital is called {hospital}; {near(hospital, known)}")
+    extends = known[hospital].extends
     if (folder / "profile.csv").is_file():
         with (folder / "profile.csv").open(newline="", encoding="utf-8") as file:
             rows = [((row["source_table"], row["code"]), row) for row in csv.DictReader(file)]
@@ -90,7 +93,7 @@ def check(hospital: str, base: Path | None = None) -> str:
             "in tables.yaml (docs/hospitals.md). The next run lists its items in harmonised/unmapped, with the header of items.csv"
         )
     else:
-        extends, rows = _accepted(hospital, folder)
+        rows = _accepted(hospital, folder, extends)
         nothing = f"{hospital}: its accepted input holds no measurement"
     if not rows:
         return nothing
@@ -106,15 +109,12 @@ def check(hospital: str, base: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def _accepted(hospital: str, folder: Path) -> tuple[str | None, list[tuple[tuple[str, str], dict]]]:
-    """The layout that the hospital extends, and the items of its accepted input with their rows. Raises LayoutError."""
-    known = hospitals.known(folder.parent)
-    if hospital not in known:
-        raise LayoutError(f"{relative(folder)}: no hospital is called {hospital}; {near(hospital, known)}")
-    extends, published = known[hospital].extends, catalog.load()
+def _accepted(hospital: str, folder: Path, extends: str | None) -> list[tuple[tuple[str, str], dict]]:
+    """The items of the hospital's accepted input with their rows. Raises LayoutError if no input of it is accepted."""
+    published = catalog.load()
     tables = {name: f"input/{hospital}/{name}" for name in ("measurements", "items")}
     if not set(tables.values()) <= set(published.accepted):
-        items = hospitals.FOLDER.parents[1] / "schemas" / extends if extends else folder
+        items = SCHEMAS / extends if extends else folder
         raise LayoutError(
             f"{relative(folder)}: was not onboarded, and no input of it is accepted yet; its items are in "
             f"{relative(items / 'items.csv')}. Run python -m orchestration.ingest {hospital}, then check again"
@@ -127,8 +127,7 @@ def _accepted(hospital: str, folder: Path) -> tuple[str | None, list[tuple[tuple
             f"""select source_table, code, max(label), case when count(distinct patient_id) >= {profiling.SMALL_CELL}
                 then count(*) end from measurements left join items using (source_table, code) group by all"""
         ).fetchall()
-    rows = [((t, code), {"label": label or "", "rows": n, "guesses": ""}) for t, code, label, n in found]
-    return extends, rows
+    return [((t, code), {"label": label or "", "rows": n, "guesses": ""}) for t, code, label, n in found]
 
 
 def _files(location: str, scratch: Path):
