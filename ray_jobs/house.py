@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import fsspec
+
 from orchestration import catalog
 from ray_jobs import train
 from ray_jobs.config import JobConfig
@@ -37,7 +39,11 @@ class House:
             for file in entry["files"]:
                 target = root / file["path"]
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(night, file["path"]), target)
+                with (
+                    fsspec.open(catalog.join(night, file["path"]), "rb") as source,
+                    target.open("wb") as copy,
+                ):
+                    shutil.copyfileobj(source, copy)
         with catalog.edit(str(root)) as content:
             content["accepted"].update(kept)
 
