@@ -45,25 +45,21 @@ def odds(job: Job, asked: pl.DataFrame, splits: Mapping[int, np.ndarray]) -> dic
     asked: columns of instructions/tasks, in the order of the rows; splits: held-out fold to the role of every row.
     Raises ValueError if a fold's train rows are of one class.
     """
-    recipe, encoder = recipe_of(job), checkpoint.encoder_of(job.path(CHAMPION))
-    root = root_of(job)
+    most = int(job.params.get("train_per_task", asked.height))
+    told = {fold: asked.with_columns(split=pl.Series(split)) for fold, split in splits.items()}
+    taught = {fold: questions(of, most) for fold, of in told.items()}
+    recipe, encoder, root = recipe_of(job), checkpoint.encoder_of(job.path(CHAMPION)), root_of(job)
     house = House(root, job.config.root, (EVENTS, encoder, CHAMPION), job.log)
     store, found = store_of(job, asked), {}
     for fold, split in splits.items():
-        kept = root / f"fold-{fold}.npy"
+        kept, part = root / f"fold-{fold}.npy", root / "part.npy"
         if not kept.exists():
-            told = asked.with_columns(split=pl.Series(split))
-            teach(
-                house,
-                fold,
-                questions(told, int(job.params.get("train_per_task", told.height))),
-                recipe,
-                encoder,
-            )
-            of = np.full(asked.height, np.nan)
+            teach(house, fold, taught[fold], recipe, encoder)
             others = split != "train"
-            of[others] = odds_of(house, TUNED, told.filter(others), store)[1]
-            np.save(kept, of)
+            of = np.full(asked.height, np.nan)
+            of[others] = odds_of(house, TUNED, told[fold].filter(others), store)[1]
+            np.save(part, of)
+            part.replace(kept)
         found[fold] = np.load(kept)
     shutil.rmtree(root)
     return found
