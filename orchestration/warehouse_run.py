@@ -98,29 +98,35 @@ class Run:
         """How far each hospital's export reaches, over all buckets (hospital, last_event_at)."""
         reach = "max(greatest(event_at, coalesce(end_at, event_at))) as last_event_at"
         return self._told(
-            "visits", f"select hospital, {reach} from visits group by hospital order by hospital"
+            f"select hospital, {reach} from visits group by hospital order by hospital", "visits"
         )
 
     @cached_property
     def icd_hospitals(self) -> pa.Table:
-        """The hospitals with a diagnosis in ICD, over all buckets (hospital)."""
+        """The hospitals with a diagnosis in ICD and whom they share persons with, over all buckets (hospital, person_group)."""
         icd = "regexp_full_match(upper(code_system), '(ICD.?)?(9|10).?(CM)?')"  # as harmonised/diagnoses reads it
         return self._told(
-            "diagnoses", f"select distinct hospital from diagnoses where {icd} order by hospital"
+            f"""select distinct hospital, coalesce(person_group, hospital) as person_group
+            from (select distinct hospital from diagnoses where {icd})
+            left join (select distinct hospital, person_group from patients) using (hospital)
+            order by all""",
+            *("diagnoses", "patients"),
         )
 
-    def _told(self, table: str, query: str) -> pa.Table:
-        """A query over all buckets of an input table."""
-        files = [file for of_bucket in self.files[table].values() for file in of_bucket]
+    def _told(self, query: str, *tables: str) -> pa.Table:
+        """A query over all buckets of these input tables."""
         with duckdb.connect() as connection:
-            connection.execute(f"create view {table} as {_relation(files, input_layer.tables()[table])}")
+            for table in tables:
+                files = [file for of_bucket in self.files[table].values() for file in of_bucket]
+                relation = _relation(files, input_layer.tables()[table])
+                connection.execute(f"create view {table} as {relation}")
             return connection.sql(query).to_arrow_table()
 
     @cached_property
     def buckets(self) -> Buckets:
         """Which buckets are made tonight."""
         reaches = {row["hospital"]: row["last_event_at"] for row in self.horizon.to_pylist()}
-        icd = self.icd_hospitals["hospital"].to_pylist()  # what every bucket's labels ask
+        icd = self.icd_hospitals.to_pylist()  # what every bucket's labels ask
         code = catalog.fingerprint(code=fingerprint_of({}, self.project), icd_hospitals=icd)
         return Buckets(self.accepted, self.inputs, self.models, reaches, code)
 

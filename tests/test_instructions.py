@@ -87,6 +87,28 @@ def test_yes_and_no_and_low_and_high_are_balanced(sets):
             assert shares["proportion"].max() < 0.58, template
 
 
+BLIND = [["template_id"], ["period"], ["item"], ["item", "period"]]
+
+
+@pytest.mark.parametrize("known", BLIND, ids=" and ".join)
+def test_counts_cannot_be_guessed_from_the_question(sets, known):
+    """The most frequent answer to the same words on train, or whichever is most frequent there, on held-out patients."""
+    counts = sets["schema_alignment"].filter(pl.col("family") == "count")
+    train, held_out = (counts.filter(pl.col("split") == split) for split in ("train", "held_out"))
+    usual = train.group_by("answer").len().sort("len", "answer", descending=True)["answer"][0]
+    ranked = train.group_by(*known, guess="answer").len().sort("len", "guess", descending=True)
+    guessed = held_out.join(ranked.unique(known, keep="first", maintain_order=True), on=known, how="left")
+    assert held_out.height >= 60
+    assert (guessed["guess"].fill_null(usual) == guessed["answer"]).mean() < 0.5
+
+
+def test_counts_in_a_period_are_seldom_those_of_the_record(sets):
+    ruled = sets["schema_alignment"].filter(
+        pl.col("template_id") == "lab_count", pl.col("answer_type") != ABSENT
+    )
+    assert (ruled["answer"] == ruled["shortcut_answer"]).mean() < 0.5
+
+
 def test_no_item_dominates(sets):
     for (template,), frame in (
         both(sets).filter(pl.col("answer_type") == "number", pl.col("item") != "").group_by("template_id")

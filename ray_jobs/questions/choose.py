@@ -4,8 +4,8 @@ A template asks at most one question of a record, and of a visit at one of its c
 goes on to later ones until one has an answer of the kind it drew. So what is asked never depends on what comes later.
 
 What a template may say of the balance (all are keys of its YAML entry):
-- `classes: {yes: 1, no: 1}` draws the answer of a visit first, or whether the shortcut rule is `right` or `wrong`, then a
-  question that fits.
+- `classes: {yes: 1, no: 1}` draws the answer of a visit first, a word or a number, or whether the shortcut rule is `right`
+  or `wrong`, then a question that fits.
 - `contrast: [item]` keeps only items for which the record holds more than one answer: the item alone tells nothing.
 - `counter: 0.5` keeps only records on which the shortcut rule is right about one question and wrong about another, and
   draws a right one with these odds: the rule then scores chance, whatever the hospital.
@@ -69,7 +69,7 @@ def _one_a_record(template: Template, rows: pl.DataFrame, purpose: str) -> pl.Da
     told = pl.col(_told(template))
     right = pl.col(f"shortcut_{_told(template)}") == told
     rule = pl.when(right).then(pl.lit("right")).otherwise(pl.lit("wrong"))
-    rows = rows.with_columns(told=told.cast(pl.String), rule=rule)
+    rows = rows.with_columns(told=told.cast(pl.String).str.strip_suffix(".0"), rule=rule)
     if template.contrast:
         varied = pl.col("told").n_unique().over("rec", *template.contrast) > 1
         rows = draw.pick(rows.filter(varied), template.contrast, f"{purpose} contrast")

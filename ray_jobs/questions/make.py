@@ -32,7 +32,7 @@ def make(
         whole = sum(t.weight for t in templates)
         asked = [pl.DataFrame(schema=wording.COLUMNS)]
         for template in templates:
-            rate = tries[name] * template.weight / whole
+            rate = tries[name] * template.weight * template.times / whole
             chosen = choose.ask(template, facts, built.records, rate)
             asked.append(wording.rows(template, chosen, built.records, registry))
         made[name] = pl.concat(asked).unique("id", keep="first", maintain_order=True).sort("id")

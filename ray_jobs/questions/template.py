@@ -29,6 +29,7 @@ class Template(BaseModel):
     answer: Literal["number", "time", "yes_no", "category", "set"]
     wording: list[str] = Field(min_length=1)
     weight: float = Field(default=1.0, gt=0)
+    times: int = Field(default=1, ge=1)
     # what some operators ask for
     end: Literal["first", "last"] | None = None
     periods: list[str] = ["all"]

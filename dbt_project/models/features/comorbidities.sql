@@ -146,15 +146,16 @@ select
     moments.visit_id,
     moments.as_of,
     moments.known_at,
-    cast(coalesce(points.charlson_flat, 0) as integer) as charlson_flat,
-    cast(coalesce(points.charlson_hierarchy, 0) as integer) as charlson_hierarchy,
+    case when coded.is_coded then cast(coalesce(points.charlson_flat, 0) as integer) end as charlson_flat,
+    case when coded.is_coded then cast(coalesce(points.charlson_hierarchy, 0) as integer) end as charlson_hierarchy,
     -- greatest and least pass over a null: an unknown age would count as a young one
     case when moments.age is not null then cast(least(4, greatest(0, floor(moments.age / 10) - 4)) as integer) end
         as charlson_age_points,
-    cast(coalesce(points.elixhauser_flat, 0) as integer) as elixhauser_flat,
-    cast(coalesce(points.elixhauser_hierarchy, 0) as integer) as elixhauser_hierarchy,
+    case when coded.is_coded then cast(coalesce(points.elixhauser_flat, 0) as integer) end as elixhauser_flat,
+    case when coded.is_coded then cast(coalesce(points.elixhauser_hierarchy, 0) as integer) end as elixhauser_hierarchy,
     {% for column in model.columns.values() if column.meta.scheme is defined %}
-        cast(coalesce(points.{{ column.name }}, 0) as integer) as {{ column.name }}{{ ',' if not loop.last }}
+        case when coded.is_coded then cast(coalesce(points.{{ column.name }}, 0) as integer) end
+            as {{ column.name }}{{ ',' if not loop.last }}
     {% endfor %}
 from moments
 left join points
@@ -162,3 +163,10 @@ left join points
         moments.hospital = points.hospital
         and moments.visit_id = points.visit_id
         and moments.as_of = points.as_of
+-- where nobody codes in ICD, nothing is known of anybody: null, not 0
+left join (
+    select distinct
+        person_group,
+        true as is_coded
+    from {{ source('dictionary', 'icd_hospitals') }}
+) as coded on moments.person_group = coded.person_group
