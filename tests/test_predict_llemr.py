@@ -340,6 +340,7 @@ RECIPE = {
 }
 
 
+@pytest.mark.night  # a training on Ray
 def test_the_champion_is_fine_tuned_in_a_fold_on_its_train_rows(root):
     """One fold is trained by Ray and DeepSpeed; another one, which an earlier start had done, is not done again."""
     teach(root, ["elsewhere"])
