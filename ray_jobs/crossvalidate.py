@@ -4,9 +4,9 @@ A patient's fold is their hash modulo the number of folds, so that it stays as d
 that saw the others only; the fold after it is their tuning split. All figures are of the pooled predictions, with intervals
 by the patient bootstrap, and paired with one model (`against`), with Holm's correction. Writes metrics.json, a table, and
 predictions.parquet, the columns of prediction/predictions.py with contestant and fold. Parameters: `task`, `folds`,
-`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all, but the champion only where one stands; it is
-left out, and that is said, where it learned from one of the hospitals),
-`against`, `grid`, `seeds` (how many are averaged), `threads`, and those of predict_from_text.py for records as text.
+`hospitals` (all by default), `models` (names of `CONTESTANTS`, by default all; the champion is left out, as it is and
+fine-tuned, and that is said, where none stands or where it learned from one of the hospitals), `against`, `grid`, `seeds`
+(how many are averaged), `threads`, those of predict_from_text.py for records as text, and of prediction/fine_tuned.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, ensemble, language, predictions, summaries
+from ray_jobs.prediction import baselines, counts, ensemble, fine_tuned, language, predictions, summaries
 from ray_jobs.prediction.comparison import shown_p
 from ray_jobs.prediction.labels import KEYS, people, read
 from ray_jobs.runtime import Job, Markdown, main
@@ -41,7 +41,8 @@ from ray_jobs.statistics import (
 COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
 SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
 READ = {f"records as text, {form}": form for form in ("list", "markdown", "weighed")}
-ASKED = {"Llemr, zero-shot": "weights/champion"}
+TUNED = "Llemr, fine-tuned"
+ASKED = {"Llemr, zero-shot": language.zero_shot, TUNED: language.tuned}
 CONTESTANTS = (*COUNTED, *SUMMARISED, *READ, *ASKED)
 AGAINST = "summaries, LightGBM"
 
@@ -59,9 +60,10 @@ def run(job: Job) -> None:
         job.log.warning("%s", why)
         job.stands(key, {"why": why, "labels": rows.height})
         return
-    absent = {n: language.why_not_asked(job, rows, ASKED[n]) for n in named(job) if n in ASKED}
-    absent = {name: why for name, why in absent.items() if why}
-    said, there = {}, [name for name in named(job) if name not in absent]
+    named = list(job.params.get("models", CONTESTANTS))
+    why = language.why_not_asked(job, rows) if set(named) & set(ASKED) else None
+    absent = {name: why for name in named if why and name in ASKED}
+    said, there = {}, [name for name in named if name not in absent]
     for name, predict in contestants(job, rows, truth, there).items():
         try:
             said[name] = predict()
@@ -91,12 +93,6 @@ def run(job: Job) -> None:
     job.publish({key: {**metadata, "seconds": seconds, "table": Markdown(table(content))}})
 
 
-def named(job: Job) -> list[str]:
-    """The models that are asked for; by default all that can be asked."""
-    there = [name for name in CONTESTANTS if name not in ASKED or ASKED[name] in job.config.inputs]
-    return list(job.params.get("models", there))
-
-
 def prediction_rows(labels: pl.DataFrame, splits: pl.DataFrame, folds: int) -> pl.DataFrame:
     """Labels in the order of their keys, numbered as `row`, each with its `person`, and that one's `fold`."""
     names = splits.select("hospital", "patient_id", "person_group", "person_id")
@@ -124,6 +120,8 @@ def contestants(
     """Name to what gives its probabilities, float64 [rows]. Raises JobError for a name that there is none of."""
     if unknown := sorted(set(named) - set(CONTESTANTS)):
         raise JobError(f"params.models: there is no {unknown[0]!r}; write one of {', '.join(CONTESTANTS)}")
+    if TUNED in named:
+        fine_tuned.recipe_of(job)  # says what is missing before anything is computed
     fold, grid, seeds = (
         rows["fold"].to_numpy(),
         job.params.get("grid", "small"),
@@ -170,9 +168,9 @@ def contestants(
         made[name] = read_as_text
     for name in filter(ASKED.get, named):
 
-        def answered(key: str = ASKED[name]) -> np.ndarray:
-            odds = language.odds(job, rows, key)
-            return by_fold(fold, lambda k, split: language.calibrated(odds, rows, truth, split))
+        def answered(odds_of: Callable = ASKED[name]) -> np.ndarray:
+            odds = odds_of(job, rows, split_of)
+            return by_fold(fold, lambda k, split: language.calibrated(odds[k], rows, truth, split))
 
         made[name] = answered
     return {name: made[name] for name in named}

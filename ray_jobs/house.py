@@ -1,6 +1,7 @@
-"""A scratch data root over a finished night, for studies: it takes over what the night accepted, and the same jobs run in it.
+"""A scratch data root over a finished night, for studies and for the folds of a cross-validation: it takes over what the night
+accepted, and the same jobs run in it.
 
-Nothing is published in the night's own root; what a study trains is gone with its scratch folder.
+Nothing is published in the night's own root; what is trained here is gone with its folder.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+
+import fsspec
 
 from orchestration import catalog
 from ray_jobs import train
@@ -24,7 +27,7 @@ STAGES = ("weights/base_model", "weights/stage1", "weights/stage2")
 
 
 class House:
-    """The data root `root`, with the accepted files of the keys `taken` of the data root `night`.
+    """The data root `root`, with the accepted files of the keys `taken` of the data root `night`, which may be any URL.
 
     Raises catalog.CatalogError if the night has accepted no version of a key.
     """
@@ -37,7 +40,11 @@ class House:
             for file in entry["files"]:
                 target = root / file["path"]
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(night, file["path"]), target)
+                with (
+                    fsspec.open(catalog.join(night, file["path"]), "rb") as source,
+                    target.open("wb") as copy,
+                ):
+                    shutil.copyfileobj(source, copy)
         with catalog.edit(str(root)) as content:
             content["accepted"].update(kept)
 

@@ -17,6 +17,7 @@ import polars as pl
 
 from orchestration import catalog
 from ray_jobs.config import JobError
+from ray_jobs.house import House
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.answer import Answerer
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, read_frames, text_vectors
@@ -71,7 +72,9 @@ def store_of(job: Job, asked: pl.DataFrame) -> EventStore:
     return EventStore.of(events.join(visits, on=["hospital", "visit_id"], how="semi"), dictionary(CONCEPTS))
 
 
-def odds_of(job: Job, key: str, asked: pl.DataFrame, store: EventStore) -> tuple[Answerer, np.ndarray]:
+def odds_of(
+    job: Job | House, key: str, asked: pl.DataFrame, store: EventStore
+) -> tuple[Answerer, np.ndarray]:
     """The model of the weights `key`, and its log-odds of yes to each question, float64 [n], before any calibration."""
     model = checkpoint.load(job.path(key))
     encoder = job.path(checkpoint.encoder_of(job.path(key)))

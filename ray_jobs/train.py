@@ -131,18 +131,21 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
     """What a worker is told: URLs and settings, no data."""
     sets = recipe.stage(stage).sets
     embeddings = next(key for key in job.config.inputs if key.startswith("embeddings/"))
-    root, inputs = job.config.root, job.config.inputs
+
+    def folder(key: str) -> str:
+        return catalog.join(job.config.root, key, job.entry(key)["version"])
+
     return {
         "recipe": recipe.model_dump(),
         "stage": stage,
         "source": {
             "events": job.files("harmonised/events"),
             "instructions": {name: job.files(f"instructions/{name}") for name in sets},
-            "embeddings": catalog.join(root, embeddings, inputs[embeddings]),
+            "embeddings": folder(embeddings),
             "dictionary": dictionary(CONCEPTS),
         },
-        "start": catalog.join(root, STARTS[stage], inputs[STARTS[stage]]),
-        "base": catalog.join(root, "weights/base_model", inputs["weights/base_model"]),
+        "start": folder(STARTS[stage]),
+        "base": folder("weights/base_model") if recipe.stage(stage).blind_steps else None,
         "threads": 4
         if recipe.gpus_per_worker
         else min(recipe.cpus_per_worker, max(1, cores() // recipe.workers)),
