@@ -26,12 +26,16 @@ def draft(tables: list[Table]) -> dict:
         | ({"key": t.keys[:1]} if t.keys else {})
         for t in tables
     }
-    sources = {"patients": _patients(tables), "visits": _visits(tables)}
+    visits = _visits_table(tables)
+    sources = {"patients": _patients(tables), "visits": [_visits(visits)] if visits else []}
     sources["measurements"] = [_measurements(table) for table in tables if table.is_measured]
     for name, pattern in CODED.items():
         named = [t for t in tables if re.search(pattern, t.name) and not t.is_measured]
-        whole = [t for t in named if all(t.one(role) for role in ("patient", "visit", "time", "code"))]
-        sources[name] = [_coded(name, table) for table in whole]
+        whole = [t for t in named if all(t.one(role) for role in ("patient", "visit", "code"))]
+        sources[name] = [_coded(name, t) for t in whole if t.one("time")]
+        sources[name] += [
+            _timeless(t, visits) for t in whole if not t.one("time") and _names_visits(t, visits)
+        ]
     return {"timezone": "as_written", "raw": raw, "input": {k: v for k, v in sources.items() if v}}
 
 
@@ -49,19 +53,20 @@ def _patients(tables: list[Table]) -> list[dict]:
     ]
 
 
-def _visits(tables: list[Table]) -> list[dict]:
+def _visits_table(tables: list[Table]) -> Table | None:
     """Of the tables with one row a visit the one that is named after it, has a start and an end, and most rows."""
 
     def likeliest(table: Table) -> tuple[bool, bool, int]:
         return table.one("visit") in table.own_ids(), _span(table)[1] is not None, table.rows
 
     once_each = [t for t in tables if t.one("patient") and t.one("time") and t.one("visit") in t.keys]
-    visits = max(once_each, key=likeliest, default=None)
-    if not visits:
-        return []
-    start, end = _span(visits)
-    columns = {"patient_id": visits.one("patient"), "visit_id": visits.one("visit")}
-    return [_source(visits, columns | {"event_at": start, "end_at": end, "visit_type": visits.one("code")})]
+    return max(once_each, key=likeliest, default=None)
+
+
+def _visits(table: Table) -> dict:
+    start, end = _span(table)
+    columns = {"patient_id": table.one("patient"), "visit_id": table.one("visit")}
+    return _source(table, columns | {"event_at": start, "end_at": end, "visit_type": table.one("code")})
 
 
 def _measurements(table: Table) -> dict:
@@ -78,25 +83,42 @@ def _coded(name: str, table: Table) -> dict:
     return _source(table, columns | {"code": table.one("code"), "code_system": table.one("system")})
 
 
+def _names_visits(table: Table, visits: Table | None) -> bool:
+    return visits is not None and table.one("visit") == visits.one("visit")
+
+
+def _timeless(table: Table, visits: Table) -> dict:
+    """Codes without a time of their own, as they are written for billing, are of the end of their visit."""
+    visit, own = table.one("visit"), {"patient_id": table.one("patient")}
+    own |= {"visit_id": visit, "code": table.one("code"), "code_system": table.one("system")}
+    columns = {name: f"{table.name}.{column}" for name, column in own.items() if column}
+    start, end = _span(visits, f"{visits.name}.")
+    join = {visits.name: f"{visits.name}.{visit} = {table.name}.{visit}"}
+    return {"from": table.name, "join": join, "columns": columns | {"event_at": end or start}}
+
+
 def _source(table: Table, columns: dict[str, str | None]) -> dict:
     return {"from": table.name, "columns": {k: v for k, v in columns.items() if v}}
 
 
-def _span(table: Table) -> tuple[str, str | None]:
-    """Expressions for the start and the end of a row: by the names of its times, else the first two of them."""
+def _span(table: Table, of: str = "") -> tuple[str, str | None]:
+    """Expressions for the start and the end of a row: by the names of its times, else the first two of them.
+
+    `of` stands in front of every column, as in a join.
+    """
     times = [c for c in table.roles["time"] if f"{c}time".lower() not in map(str.lower, table.roles["time"])]
     happened = [c for c in times if not re.search(LATER, c.lower())] or times
     ends = [c for c in happened if re.search(ENDS, c.lower())]
     starts = [c for c in happened if c not in ends] or ends
     end = next(iter(ends or starts[1:]), None)
-    return _time(table, starts[0]), end and _time(table, end)
+    return _time(table, starts[0], of), end and _time(table, end, of)
 
 
-def _time(table: Table, column: str) -> str:
+def _time(table: Table, column: str, of: str) -> str:
     form = table.times[column]
     if form == "offset":
-        return f"after('2000-01-01', {column})"
+        return f"after('2000-01-01', {of}{column})"
     if form:
-        return f"try_strptime({column}, '{form}')"
+        return f"try_strptime({of}{column}, '{form}')"
     day = next((c for c in table.times if f"{c}time".lower() == column.lower()), None)
-    return f"coalesce({column}, {day})" if day else column
+    return f"coalesce({of}{column}, {of}{day})" if day else f"{of}{column}"

@@ -149,6 +149,8 @@ def research(folder: Path) -> Path:
             "drug_source_value,vocabulary_id"
         ]
         + [f"{n},{n},{100 + n},{days[n][0]},{days[n][1]},{700 + n % 4},0,RxNorm" for n in range(30)],
+        "diagnoses_icd.csv": ["person_id,visit_occurrence_id,seq_num,icd_code,icd_version"]
+        + [f"{n},{100 + n},1,I1{n % 3},10" for n in range(30)],
         "concept.csv": ["concept_id,concept_name", "300,Glucose in blood", "301,Glucose by meter"],
     }
     for name, lines in content.items():
@@ -176,8 +178,15 @@ def test_tables_that_name_their_columns_after_themselves_are_told_by_them(tmp_pa
         "lab_source_value",
         "unit_source_value",
     )
-    [(coded, columns)] = sources["diagnoses"]  # not the eras, which sum up what the visits hold
+    (coded, columns), (billed, of_visit) = sources[
+        "diagnoses"
+    ]  # not the eras, which sum up what the visits hold
     assert (coded, columns["code"]) == ("condition_occurrence", "condition_source_value")
+    assert (billed, of_visit["code_system"]) == ("diagnoses_icd", "diagnoses_icd.icd_version")
+    assert (
+        of_visit["event_at"]
+        == "coalesce(visit_occurrence.visit_end_datetime, visit_occurrence.visit_end_date)"
+    )
     [(given, columns)] = sources["medications"]
     assert (given, columns["code"], columns["code_system"]) == (
         "drug_exposure",
