@@ -15,6 +15,9 @@ CODED = {  # input table -> names of raw tables that hold its codes, one row a p
     "medications": r"drug|medication|prescri|pharma",
 }
 ENDS = r"(^|_)(end|stop|disch|out|until|left|went|finish)"
+GIVEN = (
+    r"administ|given|emar|infus"  # of all other tables of drugs nobody knows whether the patient took them
+)
 LATER = r"(^|_)(stor|fil|enter|report|verif|updat|creat|death|dod)"  # of the row or the patient, not of what happened
 
 
@@ -80,6 +83,11 @@ def _coded(name: str, table: Table) -> dict:
     columns = {"patient_id": table.one("patient"), "visit_id": table.one("visit"), "event_at": start}
     if name != "diagnoses":
         columns["end_at"] = end if end != start else None
+    if name == "procedures":
+        columns["text"] = table.one("label")
+    if name == "medications":
+        columns |= {"kind": f"'{'administration' if re.search(GIVEN, table.name) else 'order'}'"}
+        columns |= {"drug": table.one("label")}
     return _source(table, columns | {"code": table.one("code"), "code_system": table.one("system")})
 
 

@@ -193,7 +193,7 @@ def test_tables_that_name_their_columns_after_themselves_are_told_by_them(tmp_pa
         "drug_concept_id",
         "vocabulary_id",
     )
-    assert columns["end_at"] == "drug_exposure_end_date"
+    assert (columns["end_at"], columns["kind"]) == ("drug_exposure_end_date", "'order'")
     items = read(tmp_path / "network" / "items.csv")
     assert items["2339-0"]["label"] == "Glucose in blood" and items["GLU"]["label"] == "Glucose by meter"
     assert items["2339-0"]["note"] == "guess: glucose 1" and items["GLU"]["note"].startswith("guess: glucose")
