@@ -21,7 +21,7 @@ from pathlib import Path
 
 from orchestration import expressions, feature_contracts, grids, tasks
 from orchestration.catalog import REPOSITORY, code_hash
-from orchestration.dbt_process import DbtProcess
+from orchestration.dbt_process import RESULTS, DbtProcess
 from orchestration.grids import models as grid_models
 from orchestration.tasks import models as task_models
 
@@ -151,9 +151,9 @@ def build(
     folder = scratch / "target"
     if not folder.exists():
         shutil.copytree(target(project), folder)
-    (folder / "run_results.json").unlink(missing_ok=True)
-    _dbt(["build", *arguments], folder, database, memory, threads)
-    return _results(folder / "run_results.json")
+    (folder / RESULTS).unlink(missing_ok=True)
+    _dbt(["build", "--no-write-json", *arguments], folder, database, memory, threads)
+    return _results(folder / RESULTS)
 
 
 def _dbt(
@@ -190,7 +190,7 @@ def _dbt(
     code = PROCESS.run(call, environment, folder, said)
     text = said.read_text(errors="replace") if said.exists() else ""
     said.unlink(missing_ok=True)
-    if code and (command == PARSE or not (folder / "run_results.json").exists()):
+    if code and (command == PARSE or not (folder / RESULTS).exists()):
         if command == PARSE:  # has read the project and no data, so its own words may be shown
             raise DbtError("dbt parse failed: " + text[max(0, text.find("Encountered an error")) :].strip())
         raise DbtError(f"dbt {command[0]} failed: {fault_of(text)}")

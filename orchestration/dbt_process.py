@@ -1,4 +1,4 @@
-"""dbt's process: imports and the parsed manifest are paid once, and every command runs in a fork of it.
+"""dbt's process: imports, the parsed manifest and dbt's own schemas are paid once, and every command runs in a fork of it.
 
 `python -m orchestration.dbt_process` reads one command a line of its input, as JSON, and answers each with its exit code. It
 ends with its input. What dbt says goes to a file that the command names, as it may quote rows.
@@ -9,16 +9,20 @@ from __future__ import annotations
 import atexit
 import contextlib
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 PARSED = "partial_parse.msgpack"
+RESULTS = "run_results.json"
 
 
 class DbtProcess:
@@ -66,7 +70,7 @@ class DbtProcess:
 
 def serve() -> None:
     """Fork for every command on the input, until it ends; SIGTERM ends the command that runs, too."""
-    import dbt.adapters.duckdb  # noqa: F401
+    import pandas  # noqa: F401  (DuckDB and the Python models ask for it)
     from dbt.cli.main import dbtRunner  # noqa: F401
 
     manifests: dict[str, object] = {}
@@ -83,22 +87,27 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, end)
     for line in sys.stdin:
         call = json.loads(line)
-        manifest = _manifest(Path(call["target"]) / PARSED, manifests)
+        manifest = _manifest(call, manifests)
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            sys.exit(_command(call, manifest))
+            _end(call, manifest)
         _, status = os.waitpid(child, 0)
         child = 0
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _manifest(file: Path, read: dict[str, object]) -> object | None:
-    """The manifest of a parse, read once for all its copies; None if nothing has been parsed there."""
+def _manifest(call: Mapping[str, object], read: dict[str, object]) -> object | None:
+    """The manifest of a parse, read once for all its copies; None if nothing has been parsed there.
+
+    With it dbt lists nothing once, so that the schemas which it makes at their first use are there in every fork.
+    """
+    from dbt.cli.main import dbtRunner
     from dbt.contracts.graph.manifest import Manifest
     from dbt.parser.manifest import extended_mashumuro_decoder
 
+    file = Path(call["target"], PARSED)
     if not file.exists():
         return None
     content = file.read_bytes()
@@ -106,11 +115,28 @@ def _manifest(file: Path, read: dict[str, object]) -> object | None:
     if digest not in read:
         read.clear()
         read[digest] = Manifest.from_msgpack(content, decoder=extended_mashumuro_decoder)
+        places = call["arguments"][call["arguments"].index("--profile") :]
+        with contextlib.redirect_stdout(io.StringIO()):
+            dbtRunner(manifest=read[digest]).invoke(["ls", "--select", "nothing", *places])
     return read[digest]
+
+
+def _end(call: Mapping[str, object], manifest: object | None) -> NoReturn:
+    """In the fork: run the command and end at once; to take all modules down would cost as much as a small command."""
+    code = 1
+    try:
+        code = _command(call, manifest)
+        atexit._run_exitfuncs()  # DuckDB's is among them, which closes the database
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _command(call: Mapping[str, object], manifest: object | None) -> int:
     """In the fork: run one command; returns the exit code."""
+    from dbt.artifacts.schemas.run import RunExecutionResult
     from dbt.cli.main import dbtRunner
 
     os.environ.clear()
@@ -123,7 +149,10 @@ def _command(call: Mapping[str, object], manifest: object | None) -> int:
     for node in manifest.nodes.values() if manifest else ():
         if node.resource_type == "seed":  # parsed elsewhere: it is read from where the project lies now
             node.root_path = arguments[arguments.index("--project-dir") + 1]
-    return 0 if dbtRunner(manifest=manifest).invoke(arguments).success else 1
+    done = dbtRunner(manifest=manifest).invoke(arguments)
+    if isinstance(done.result, RunExecutionResult):  # dbt's --write-json would write the manifest as well
+        done.result.write(str(Path(call["target"], RESULTS)))
+    return 0 if done.success else 1
 
 
 if __name__ == "__main__":
