@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from orchestration import catalog, quiet
+from orchestration.messages import WholeMessages
 
 ANSWERS_WITHIN_S = 5
 ENDS_WITHIN_S = 20
@@ -83,7 +85,9 @@ def end_group(process: subprocess.Popen) -> None:
 def here(context: dg.AssetExecutionContext, module: str, url: str) -> dg.PipesClientCompletedInvocation:
     """Run `python -m <module> --config <url>` on this machine. Raises JobFailed."""
     command = [sys.executable, "-m", module, "--config", url]
-    return ProcessGroupClient().run(context=context, command=command, cwd=str(catalog.REPOSITORY))
+    with tempfile.TemporaryDirectory() as folder:
+        client = ProcessGroupClient(message_reader=WholeMessages(os.path.join(folder, "messages")))
+        return client.run(context=context, command=command, cwd=str(catalog.REPOSITORY))
 
 
 def on_cluster(
