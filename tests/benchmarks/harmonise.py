@@ -176,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=2_000_000, help="of the comparison; 0 leaves it out")
+    parser.add_argument("--rows", type=int, default=6_000_000, help="of the comparison; 0 leaves it out")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument(
         "--grow", type=int, nargs="*", default=[5_000_000, 50_000_000], help="sizes; none leaves it out"
