@@ -125,8 +125,9 @@ def _end(call: Mapping[str, object], manifest: object | None) -> NoReturn:
     """In the fork: run the command and end at once; to take all modules down would cost as much as a small command."""
     code = 1
     try:
-        code = _command(call, manifest)
+        done = _command(call, manifest)
         atexit._run_exitfuncs()  # DuckDB's is among them, which closes the database
+        code = done
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
