@@ -40,10 +40,11 @@ from ray_jobs.statistics import (
 
 COUNTED = {f"{kind} counts, {model}": (kind, model) for kind in counts.KINDS for model in baselines.MODELS}
 SUMMARISED = {f"summaries, {model}": model for model in ensemble.MODELS}
+SCORED = {"SOFA": "sofa"}
 READ = {f"records as text, {form}": form for form in ("list", "markdown", "weighed")}
 TUNED = "Llemr, fine-tuned"
 ASKED = {"Llemr, zero-shot": language.zero_shot, TUNED: language.tuned}
-CONTESTANTS = (*COUNTED, *SUMMARISED, *READ, *ASKED)
+CONTESTANTS = (*COUNTED, *SUMMARISED, *SCORED, *READ, *ASKED)
 AGAINST = "summaries, LightGBM"
 
 
@@ -151,6 +152,15 @@ def contestants(
                 return found
 
             made[name] = summarised
+    for name in filter(SCORED.get, named):
+        newest = summaries.newest_known(read(job, "features/icu_scores"), rows)
+        points = newest[SCORED[name]].fill_null(0).cast(pl.Float32).to_numpy()[:, None]
+        made[name] = lambda points=points: by_fold(
+            fold,
+            lambda k, split: (
+                baselines.fit("logistic regression", grid, points, truth, split, job.threads).probabilities
+            ),
+        )
     split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
     for name in filter(READ.get, named):
 

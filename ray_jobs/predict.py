@@ -36,6 +36,7 @@ from ray_jobs.statistics import (
     shown,
 )
 
+CHOSEN = "the better on tuning"
 FEWEST = 30  # held-out labels below which a figure is marked
 
 
@@ -163,13 +164,19 @@ def compare(results: Mapping[str, dict]) -> None:
 
 
 def gains(results: Mapping[str, dict]) -> dict[tuple[str, str], list[float]]:
-    """(hospital, model) to the AUROC of rich less that of plain counts, of every task in which both can be told."""
+    """(hospital, model) to the AUROC of rich less that of plain counts, of every task in which both can be told; by each
+    model, and by the one that tuning chose for either kind of counts."""
     found: dict[tuple[str, str], list[float]] = {}
     for result in results.values():
-        for model in baselines.MODELS:
+        fitted = {
+            kind: {model: result.get(f"{kind} counts, {model}", {}) for model in baselines.MODELS}
+            for kind in counts.KINDS
+        }
+        for of in fitted.values():
+            of[CHOSEN] = max(of.values(), key=lambda figures: figures.get("tuning_auroc") or 0)
+        for model in (*baselines.MODELS, CHOSEN):
             rich, plain_counts = (
-                result.get(f"{kind} counts, {model}", {}).get("auroc_by_hospital", {})
-                for kind in ("rich", "plain")
+                fitted[kind][model].get("auroc_by_hospital", {}) for kind in ("rich", "plain")
             )
             for hospital in sorted(set(rich) & set(plain_counts)):
                 found.setdefault((hospital, model), []).append(rich[hospital] - plain_counts[hospital])

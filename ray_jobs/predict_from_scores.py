@@ -17,9 +17,8 @@ import polars as pl
 
 from ray_jobs.prediction import baselines, predictions
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
+from ray_jobs.prediction.summaries import newest_known
 from ray_jobs.runtime import Job, main
-
-VISIT = ["hospital", "visit_id"]
 
 
 def run(job: Job) -> None:
@@ -52,18 +51,6 @@ def points_of(job: Job, labelled: pl.DataFrame) -> Iterator[tuple[str, np.ndarra
                 points = newest[column].cast(pl.Float64)
                 if points.null_count() < len(points):
                     yield "_".join(filter(None, [column, variant])), points.fill_null(0).to_numpy()
-
-
-def newest_known(scores: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
-    """One row a label, in order: its visit's newest score with known_at up to prediction_at, null where there is none."""
-    asked = labelled.select(*VISIT, "prediction_at").with_row_index("row")
-    known = (
-        asked.join(scores.drop("patient_id"), on=VISIT, how="inner")
-        .filter(pl.col("known_at") <= pl.col("prediction_at"))
-        .sort("row", "known_at")
-        .unique("row", keep="last", maintain_order=True)
-    )
-    return asked.select("row").join(known, on="row", how="left", maintain_order="left")
 
 
 def told(points: np.ndarray, labelled: pl.DataFrame) -> pl.DataFrame | None:

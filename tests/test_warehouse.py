@@ -36,6 +36,7 @@ PUBLISHED = {
         "features/comorbidities",
         "features/icu_stays",
         "features/icu_summary",
+        "features/icu_scores",
         "features/triage_scores",
         "harmonised/kdigo",
         "splits",

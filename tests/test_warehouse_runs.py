@@ -273,7 +273,7 @@ def test_nothing_from_the_future(tmp, root):
         "features/admission_summary": "cut_at",
         **{
             f"features/{at}": "known_at"
-            for at in ("icu_stays", "icu_summary", "triage_scores", "comorbidities")
+            for at in ("icu_stays", "icu_summary", "icu_scores", "triage_scores", "comorbidities")
         },
         "harmonised/events": "available_at",
         "harmonised/measurements": "available_at",
