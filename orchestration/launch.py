@@ -96,9 +96,12 @@ def on_cluster(
     """Submit the same command to a cluster whose image holds the code. Raises JobFailed."""
     from dagster_ray.core.pipes import PipesRayJobClient
 
+    from orchestration.ray_messages import WholeRayMessages
+
     submission = _submission(module, url, address, f"{context.run.run_id}-{context.retry_number}")
     try:
-        return PipesRayJobClient(address=address).run(context=context, submit_job_params=submission)
+        client = PipesRayJobClient(address=address, message_reader=WholeRayMessages())
+        return client.run(context=context, submit_job_params=submission)
     except RuntimeError as error:
         raise JobFailed(
             f"Ray job {submission['submission_id']}, {type(error).__name__}; its log is on the cluster"

@@ -3,7 +3,7 @@
     python -m ray_jobs.learn --data .wardline --recipe small --seeds 1 2 3 --write docs/learning.md
 
 Each seed trains base model, stage 1 and stage 2 anew and is evaluated by the job that the night uses, on patients never
-trained on, in a scratch data root of its own: nothing is published in the night's. Seeds run side by side, one a core.
+trained on, in a scratch data root of its own: nothing is published in the night's. Seeds run side by side and share the cores.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def learn(night: str, recipe: Recipe, questions: int, root: Path, log: logging.L
 
 
 def each(options: argparse.Namespace) -> dict[int, Figures]:
-    """The figures of every seed, each by a process of its own: as many at once as there are cores."""
+    """The figures of every seed, each by a process of its own, in rounds of as many that no core idles in the last."""
     given = ["--recipe", options.recipe, "--data", options.data, "--questions", str(options.questions)]
 
     def one(seed: int) -> Figures:
@@ -63,7 +63,8 @@ def each(options: argparse.Namespace) -> dict[int, Figures]:
             raise JobError(f"seed {seed} ended with exit code {found.returncode}; what it says stands above")
         return json.loads(found.stdout.splitlines()[-1])
 
-    with ThreadPoolExecutor(cores()) as pool:
+    rounds = max(1, len(options.seeds) // cores())
+    with ThreadPoolExecutor(-(-len(options.seeds) // rounds)) as pool:
         return dict(zip(options.seeds, pool.map(one, options.seeds), strict=True))
 
 

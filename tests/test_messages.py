@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
 
+from orchestration import ray_messages
 from orchestration.messages import whole_lines
 
 
@@ -34,3 +36,18 @@ def test_what_is_left_without_an_end_is_not_lost(tmp_path):
     path = tmp_path / "messages"
     path.write_text('{"method": "opened"}\n{"meth')
     assert list(whole_lines(str(path), lambda: True)) == ['{"method": "opened"}\n', '{"meth']
+
+
+def test_a_line_of_a_cluster_that_comes_in_parts_is_one_line():
+    text = "a line\n" + json.dumps({"text": "ä" * 70_000}) + '\n\n{"meth'
+
+    async def sent():
+        for start in range(0, len(text), 8191):
+            yield text[start : start + 8191]
+
+    async def told():
+        return [chunk async for chunk in ray_messages.whole_lines(sent())]
+
+    found = asyncio.run(told())
+    assert "".join(found) == text and all(chunk.endswith("\n") for chunk in found[:-1])
+    assert found[-1] == '{"meth' and len(found) == 3

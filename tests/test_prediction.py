@@ -240,7 +240,8 @@ def test_the_job_says_one_class_and_few_labels_and_publishes(tmp_path):
         predict.contestant(k, m) for k in counts.KINDS for m in baselines.MODELS
     }
     told = (folder / "rich_minus_plain_by_hospital.md").read_text()
-    assert "| north | LightGBM | 1 | " in told and "| north | logistic regression | 1 | " in told
+    assert "| north | LightGBM | 1 | " in told and "| north | the better on tuning | 1 | " in told
+    assert "| north | logistic regression | 1 | " in told
     told = (folder / "numbers.md").read_text()
     assert told.count("| hours | 15 | ") == 5 and "| hours | 15 | median of train | " in told
     assert predictions.read_tuning([folder]) == {}  # nobody is in the tuning split
