@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 from scipy.special import expit
+from scipy.stats import spearmanr
 
 from orchestration import catalog
 from ray_jobs import crossvalidate
@@ -30,6 +31,7 @@ INPUTS = (
     "splits",
     "features/icu_stays",
     "features/icu_summary",
+    "features/icu_scores",
     "labels/icu_mortality_48h",
 )
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the open data is not at ../shared/data")
@@ -93,11 +95,12 @@ def test_a_slice_goes_the_whole_street(tmp_path):
         "plain counts, logistic regression",
         "summaries, logistic regression on bins",
         "summaries, LightGBM",
+        "SOFA",
     ]
     found, said = crossvalidated(root, tmp_path / "scratch", models=models, seeds=1)
     assert (found["labels"], found["positives"]) == (150, sum(v == "1" for v in deaths.values()))
     assert set(found["models"]) == set(models) and set(said["fold"]) == {0, 1, 2, 3, 4}
-    assert said.height == 3 * 150 and said["predicted_boolean_probability"].is_between(0, 1).all()
+    assert said.height == 4 * 150 and said["predicted_boolean_probability"].is_between(0, 1).all()
     # the summaries against an independent reading of the raw file
     with duckdb.connect() as connection:
         raw = f"from read_csv('{tmp_path}/export/set-a.csv.gz', all_varchar = true)"
@@ -111,6 +114,18 @@ def test_a_slice_goes_the_whole_street(tmp_path):
     for row, (record, n, low, high, mean) in zip(mine.iter_rows(named=True), oracle, strict=True):
         assert (row["patient_id"], row["n"], row["min"], row["max"]) == (record, n, low, high)
         assert row["mean"] == pytest.approx(mean)
+
+    # SOFA of the first day against the challenge's own, which also knows the drugs that the set leaves out
+    with gzip.open(DATA / "Outcomes-a.txt.gz", "rt") as file:
+        published = {row["RecordID"]: int(row["SOFA"]) for row in csv.DictReader(file)}
+    scores = pl.read_parquet(catalog.load(root).files("features/icu_scores"), hive_partitioning=False)
+    first = [
+        (row["sofa"], published[row["patient_id"]])
+        for row in scores.filter(pl.col("after_h") == 24).iter_rows(named=True)
+        if published[row["patient_id"]] >= 0  # -1: not known
+    ]
+    assert len(first) > 140 and np.mean([mine == theirs for mine, theirs in first]) > 0.6
+    assert spearmanr(first).statistic > 0.9
 
 
 @needs_data
