@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from dagster import Definitions, in_process_executor, load_from_defs_folder
+from dagster import Definitions, load_from_defs_folder
 
 import orchestration.quiet  # noqa: F401  nothing calls home, whatever is imported next
 from orchestration import faults
+from orchestration.dead_runs import after_the_dead
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -15,7 +16,7 @@ def load() -> Definitions:
     try:
         faults.check(FOLDER / "defs")
         return Definitions.merge(
-            load_from_defs_folder(path_within_project=FOLDER), Definitions(executor=in_process_executor)
+            load_from_defs_folder(path_within_project=FOLDER), Definitions(executor=after_the_dead)
         )
     except Exception as error:
         raise faults.of(error) from None

@@ -35,7 +35,7 @@ def night_lock(root: str, run_id: str) -> Iterator[None]:
     if not taken:
         holder = _read_lock(fs, path)
         same_run = holder.get("run_id") == run_id
-        if not same_run and _alive(holder):
+        if not same_run and is_alive(holder):
             raise CatalogError(
                 f"another run ({holder.get('run_id')}) works on {root} since "
                 f"{datetime.fromtimestamp(holder.get('since', 0), UTC):%Y-%m-%d %H:%M} UTC on host {holder.get('host')}, "
@@ -65,7 +65,7 @@ def exclusive(url: str, wait_s: float, stale_s: float) -> Iterator[None]:
     deadline = time.monotonic() + wait_s
     while not _create(fs, path, mine):
         holder = _read_lock(fs, path)
-        if not _alive(holder) or time.time() - holder.get("since", time.time()) > stale_s:
+        if not is_alive(holder) or time.time() - holder.get("since", time.time()) > stale_s:
             with contextlib.suppress(FileNotFoundError):
                 fs.rm_file(path)
         elif time.monotonic() > deadline:
@@ -100,7 +100,8 @@ def _read_lock(fs: fsspec.AbstractFileSystem, path: str) -> dict:
         }  # being written or gone: look again
 
 
-def _alive(holder: dict) -> bool:
+def is_alive(holder: dict) -> bool:
+    """Whether the process of this host and pid may still run; that of another host may."""
     if holder.get("host") != socket.gethostname():
         return True
     try:
@@ -110,3 +111,7 @@ def _alive(holder: dict) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def is_me(holder: dict) -> bool:
+    return (holder.get("host"), str(holder.get("pid"))) == (socket.gethostname(), str(os.getpid()))
