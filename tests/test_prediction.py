@@ -173,6 +173,16 @@ def test_a_baseline_is_chosen_on_tuning_keeps_its_settings_and_repeats(model):
         baselines.fit(model, "small", features, np.zeros(300, bool), splits)
 
 
+def test_a_single_column_ranks_alike_whatever_is_chosen_so_the_log_loss_decides():
+    rng = np.random.default_rng(0)
+    points = rng.integers(0, 20, 600).astype(np.float32)
+    labels = rng.random(600) < 1 / (1 + np.exp(5 - 0.5 * points))
+    splits = np.array(["train"] * 300 + ["tuning"] * 150 + ["held_out"] * 150)
+    fitted = baselines.fit("logistic regression", "ehrshot", points[:, None], labels, splits)
+    assert fitted.chosen["C"] >= 1  # the first of the grid, 1e-6, says the same of everybody
+    assert np.ptp(fitted.probabilities) > 0.5
+
+
 def test_settings_that_are_left_out_of_the_grid_give_the_same_trees():
     rng = np.random.default_rng(0)
     features = csr_matrix(rng.poisson(1.0, (200, 8)).astype(np.float32))

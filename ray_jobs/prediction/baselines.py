@@ -1,4 +1,5 @@
-"""Logistic regression and gradient boosting over counts, with EHRSHOT's grids, chosen by AUROC on the tuning split.
+"""Logistic regression and gradient boosting over counts, with EHRSHOT's grids, chosen by AUROC on the tuning split; of equal
+ones, as all of a single column are, by the log loss.
 
 What is chosen is refitted, all its settings kept, on train and tuning together (EHRSHOT's own refit loses them). The
 held-out split is never seen before the prediction.
@@ -57,14 +58,15 @@ def fit(
         raise ValueError("the train split has one class")
     if not features.shape[1]:
         raise ValueError("nothing is seen in enough rows of the train split")
-    best, best_auroc, chosen = None, -1.0, {}
+    best, best_auroc, best_loss, chosen = None, -1.0, np.inf, {}
     for settings in distinct(GRIDS[grid][model]):
         tried = _estimator(model, settings, threads).fit(features[train], labels[train])
-        auroc = (
-            _auroc(labels[tuning], tried.predict_proba(features[tuning])[:, 1]) if tuning.any() else np.nan
-        )
-        if best is None or auroc > best_auroc:
-            best, best_auroc, chosen = tried, auroc, settings
+        auroc = loss = np.nan
+        if tuning.any():
+            said = tried.predict_proba(features[tuning])[:, 1]
+            auroc, loss = _auroc(labels[tuning], said), _log_loss(labels[tuning], said)
+        if best is None or auroc > best_auroc or (auroc == best_auroc and loss < best_loss):
+            best, best_auroc, best_loss, chosen = tried, auroc, loss, settings
     if refit:
         from sklearn.base import clone
 
@@ -109,3 +111,8 @@ def _estimator(model: str, settings: Mapping[str, object], threads: int):
 def _auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     once = np.ones((1, len(labels)), np.int64)
     return float(Ranking(labels, scores, np.arange(len(labels))).figures(once, ["auroc"])["auroc"][0])
+
+
+def _log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
+    of_the_truth = np.where(labels, probabilities, 1 - probabilities)
+    return float(-np.log(np.maximum(of_the_truth, np.finfo(np.float64).tiny)).mean())
