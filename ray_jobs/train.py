@@ -122,7 +122,7 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
     with result.checkpoint.as_directory() as folder:
         states = {path.stem: safetensors.torch.load_file(path) for path in Path(folder).glob("*.safetensors")}
         figures = json.loads((Path(folder) / "phase.json").read_text())["figures"]
-    forget(storage, name)
+    forget(storage, f"{stage}-*")  # also what a run of other inputs left that failed and was never tried again
     shutil.rmtree(live, ignore_errors=True)  # the weights have them
     return states, figures, curves
 
@@ -159,11 +159,10 @@ def finished_phase(storage: str, name: str, stage: str) -> bool:
 
 
 def forget(storage: str, name: str) -> None:
-    """Remove a finished run's checkpoints; what is worth keeping is in the weights directory."""
-    if catalog.is_local(storage):
-        shutil.rmtree(Path(storage, name), ignore_errors=True)
-    else:
-        catalog.filesystem(storage).rm(catalog.join(storage, name), recursive=True)
+    """Remove the checkpoints of the runs of this name, a pattern; what is worth keeping is in the weights directory."""
+    fs, root = fsspec.core.url_to_fs(storage)
+    for folder in fs.glob(f"{root.rstrip('/')}/{name}"):
+        fs.rm(folder, recursive=True)
 
 
 def write(job: Job, recipe: Recipe, stage: str, weights, states: dict, figures: dict, curves: Curves) -> None:

@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import re
+import shutil
 import signal
 import threading
 import time
@@ -161,7 +162,13 @@ def test_it_goes_on_with_another_number_of_workers(root, tmp_path, undisturbed, 
 
 
 def test_stage1_trains_the_projector_alone(root, tmp_path):
+    failed = [root / "training" / f"{stage}-0123456789ab" for stage in ("stage1", "stage2")]
+    for folder in failed:  # of other nights
+        folder.mkdir(parents=True)
+        (folder / "checkpoint").touch()
     states, losses, _ = trained(root, tmp_path, "frozen", stage="stage1")
+    assert [folder.exists() for folder in failed] == [False, True], "only what this stage left is forgotten"
+    shutil.rmtree(failed[1])
     assert {name.split(".")[0] for name in states["stage1"]} == {"projector"}
     assert losses["stage1"][STEPS] < losses["stage1"][1]
 
