@@ -31,6 +31,7 @@ from orchestration.locks import CatalogError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 FORMAT = 1
+SCRATCH, OWNER = "wardline-", ".owner"  # a local folder of a process, and who that is
 KEPT_VERSIONS = {
     "weights/champion": 5
 }  # how many versions stay on disk; all other keys keep the accepted one
@@ -315,10 +316,24 @@ def sha256_of(path: Path | str) -> str:
 
 @contextlib.contextmanager
 def scratch(name: str) -> Iterator[Path]:
-    """A local folder for DuckDB, dbt and Ray: mode 700, removed at the end, whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix=f"wardline-{name}-", dir=os.environ.get("WARDLINE_SCRATCH")))
+    """A local folder for DuckDB, dbt and Ray: mode 700, removed at the end, whatever happens; if its process is killed, by the
+    next one on this host."""
+    _remove_what_the_dead_left()
+    folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{name}-", dir=os.environ.get("WARDLINE_SCRATCH")))
     folder.chmod(stat.S_IRWXU)
+    (folder / OWNER).write_text(json.dumps(locks.me()), encoding="utf-8")
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_what_the_dead_left() -> None:
+    for owner in Path(os.environ.get("WARDLINE_SCRATCH") or tempfile.gettempdir()).glob(
+        f"{SCRATCH}*/{OWNER}"
+    ):
+        with contextlib.suppress(
+            OSError, json.JSONDecodeError
+        ):  # another user's, or being written or removed
+            if not locks.is_alive(json.loads(owner.read_text(encoding="utf-8"))):
+                shutil.rmtree(owner.parent, ignore_errors=True)

@@ -6,8 +6,6 @@ pool as taken: the next run would wait for that slot for ever.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Iterator
 
 import dagster as dg
@@ -25,7 +23,8 @@ class AfterTheDead(InProcessExecutor):
 
     def execute(self, plan_context, execution_plan) -> Iterator[dg.DagsterEvent]:
         instance = plan_context.instance
-        instance.add_run_tags(plan_context.run_id, {HOST: socket.gethostname(), PID: str(os.getpid())})
+        mine = locks.me()
+        instance.add_run_tags(plan_context.run_id, {HOST: mine["host"], PID: str(mine["pid"])})
         clear(instance, plan_context.run_id)
         yield from super().execute(plan_context, execution_plan)
 
@@ -34,8 +33,8 @@ def clear(instance: dg.DagsterInstance, alive: str) -> list[str]:
     """Report each other run than `alive` as failed whose process on this host is no more, and free its slots; returns them."""
     cleared = []
     for run in instance.get_runs(dg.RunsFilter(statuses=UNFINISHED)):
-        holder = {"host": run.tags.get(HOST), "pid": run.tags.get(PID)}
-        if run.run_id != alive and (locks.is_me(holder) or not locks.is_alive(holder)):
+        holder = {"host": run.tags.get(HOST), "pid": int(run.tags.get(PID, 0))}
+        if run.run_id != alive and (holder == locks.me() or not locks.is_alive(holder)):
             instance.report_run_failed(run, SAYS)
             instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
             cleared.append(run.run_id)

@@ -28,7 +28,7 @@ def night_lock(root: str, run_id: str) -> Iterator[None]:
     Raises CatalogError if another run holds it and its process still lives (or lives on another host).
     """
     url = f"{root.rstrip('/')}/night.lock"
-    mine = {"run_id": run_id, "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+    mine = {"run_id": run_id, **me(), "since": time.time()}
     fs, path = fsspec.core.url_to_fs(url)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     taken = _create(fs, path, mine)
@@ -61,7 +61,7 @@ def exclusive(url: str, wait_s: float, stale_s: float) -> Iterator[None]:
     """
     fs, path = fsspec.core.url_to_fs(url)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+    mine = {**me(), "since": time.time()}
     deadline = time.monotonic() + wait_s
     while not _create(fs, path, mine):
         holder = _read_lock(fs, path)
@@ -93,11 +93,7 @@ def _read_lock(fs: fsspec.AbstractFileSystem, path: str) -> dict:
     try:
         return json.loads(fs.cat_file(path) or b"{}")
     except (FileNotFoundError, json.JSONDecodeError):
-        return {
-            "since": time.time(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }  # being written or gone: look again
+        return {**me(), "since": time.time()}  # being written or gone: look again
 
 
 def is_alive(holder: dict) -> bool:
@@ -113,5 +109,6 @@ def is_alive(holder: dict) -> bool:
     return True
 
 
-def is_me(holder: dict) -> bool:
-    return (holder.get("host"), str(holder.get("pid"))) == (socket.gethostname(), str(os.getpid()))
+def me() -> dict:
+    """Host and pid of this process."""
+    return {"host": socket.gethostname(), "pid": os.getpid()}

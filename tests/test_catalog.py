@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -180,6 +181,23 @@ def test_scratch_is_private_and_goes(tmp_path, monkeypatch):
         assert folder.stat().st_mode & 0o777 == 0o700
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_scratch_of_a_killed_process_goes_with_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("WARDLINE_SCRATCH", str(tmp_path))
+    code = (
+        "import os, signal; from orchestration import catalog\n"
+        "with catalog.scratch('killed') as folder:\n"
+        "    (folder / 'rows.parquet').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=catalog.REPOSITORY, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    elsewhere = tmp_path / "wardline-of-another-host"
+    elsewhere.mkdir()
+    (elsewhere / catalog.OWNER).write_text(json.dumps({"host": "another.host", "pid": 1}))
+    with catalog.scratch("one") as one, catalog.scratch("two") as two:
+        assert not left.exists() and one.exists() and two.exists() and elsewhere.exists()
 
 
 def test_the_data_root_is_absolute_wherever_it_is_asked_from(tmp_path, monkeypatch):
