@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from orchestration import catalog, quiet
+from orchestration import catalog, locks, quiet
 from orchestration.messages import WholeMessages
 
 ANSWERS_WITHIN_S = 5
@@ -59,7 +59,12 @@ class ProcessGroupClient(dg.PipesSubprocessClient):
             process = subprocess.Popen(
                 command,
                 cwd=cwd,
-                env={**os.environ, **(env or {}), **session.get_bootstrap_env_vars()},
+                env={
+                    **os.environ,
+                    **(env or {}),
+                    **session.get_bootstrap_env_vars(),
+                    locks.PARENT: str(os.getpid()),
+                },
                 start_new_session=True,
             )
             try:

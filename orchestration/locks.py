@@ -7,14 +7,20 @@ on this host is taken over.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import fsspec
+
+PARENT = "WARDLINE_PARENT"
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class CatalogError(RuntimeError):
@@ -112,3 +118,15 @@ def is_alive(holder: dict) -> bool:
 def me() -> dict:
     """Host and pid of this process."""
     return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+def end_with_parent() -> None:
+    """Where PARENT names the process that started this one: be terminated when that is killed (on Linux), for nobody would see
+    what this one then does, and it would keep the night's lock. Raises SystemExit if that is gone already."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != int(parent):
+        sys.exit(143)

@@ -217,6 +217,7 @@ def main(run: Callable[[Job], None]) -> None:
     )
     url = parser.parse_args().config
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    locks.end_with_parent()
     try:
         settings = config.read(url)
     except JobError as error:

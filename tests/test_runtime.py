@@ -191,6 +191,30 @@ def test_terminating_a_job_ends_its_ray_and_removes_its_scratch(tmp_path):
     assert str(scratch) not in commands, "a process of the local Ray outlived its job"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_a_job_whose_dagster_is_killed_ends_and_frees_the_lock(tmp_path):
+    note, settings = tmp_path / "note", prepared(tmp_path, {"note": str(tmp_path / "note")}, job="wait")
+    dagster = (
+        "import os, subprocess, sys\n"
+        "environment = os.environ | {'WARDLINE_PARENT': str(os.getpid())}\n"
+        "subprocess.Popen(sys.argv[1:], env=environment, start_new_session=True).wait()"
+    )
+    job = [sys.executable, "-m", "tests.sample_jobs.wait", "--config", settings.write()]
+    process = subprocess.Popen([sys.executable, "-c", dagster, *job], cwd=catalog.REPOSITORY)
+    while not note.exists() or not note.read_text():
+        assert process.poll() is None
+        time.sleep(0.1)
+    holder = json.loads((tmp_path / "night.lock").read_text())
+    assert locks.is_alive(holder)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while (tmp_path / "night.lock").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(int(note.read_text().split()[1]), signal.SIGKILL)
+    assert not (tmp_path / "night.lock").exists(), "a job outlived its Dagster"
+
+
 def module(folder, name, text):
     path = folder.joinpath(*name.split(".")).with_suffix(".py")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,9 @@ def odds(job: Job, asked: pl.DataFrame, splits: Mapping[int, np.ndarray]) -> dic
             np.save(part, of)
             part.replace(kept)
         found[fold] = np.load(kept)
-    for left in root.parent.glob("folds-*"):  # also what a run of other inputs left that was never tried again
+    for left in root.parent.glob(
+        "folds-*"
+    ):  # also what a run of other inputs left that was never tried again
         shutil.rmtree(left)
     return found
 
