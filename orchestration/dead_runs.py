@@ -13,7 +13,7 @@ from dagster._core.executor.in_process import InProcessExecutor
 
 from orchestration import locks
 
-HOST, PID = "wardline/host", "wardline/pid"
+HOST, PID = ".dagster/wardline_host", ".dagster/wardline_pid"  # of this prefix the UI shows nothing
 UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
 SAYS = "The process of this run is no more: it was killed, or the machine went down. What it published stands; start it again."
 
