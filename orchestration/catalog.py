@@ -321,19 +321,21 @@ def scratch(name: str) -> Iterator[Path]:
     _remove_what_the_dead_left()
     folder = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{name}-", dir=os.environ.get("WARDLINE_SCRATCH")))
     folder.chmod(stat.S_IRWXU)
-    (folder / OWNER).write_text(json.dumps(locks.me()), encoding="utf-8")
+    owner = Path(f"{folder}{OWNER}")
+    owner.write_text(json.dumps(locks.me()), encoding="utf-8")
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        owner.unlink(missing_ok=True)
 
 
 def _remove_what_the_dead_left() -> None:
-    for owner in Path(os.environ.get("WARDLINE_SCRATCH") or tempfile.gettempdir()).glob(
-        f"{SCRATCH}*/{OWNER}"
-    ):
+    where = Path(os.environ.get("WARDLINE_SCRATCH") or tempfile.gettempdir())
+    for owner in where.glob(f"{SCRATCH}*{OWNER}"):
         with contextlib.suppress(
             OSError, json.JSONDecodeError
-        ):  # another user's, or being written or removed
+        ):  # of another user, or just written or removed
             if not locks.is_alive(json.loads(owner.read_text(encoding="utf-8"))):
-                shutil.rmtree(owner.parent, ignore_errors=True)
+                shutil.rmtree(str(owner).removesuffix(OWNER), ignore_errors=True)
+                owner.unlink()

@@ -192,12 +192,13 @@ def test_scratch_of_a_killed_process_goes_with_the_next_one(tmp_path, monkeypatc
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=catalog.REPOSITORY, check=False)
     assert killed.returncode == -signal.SIGKILL
-    [left] = tmp_path.iterdir()
+    left = list(tmp_path.iterdir())
     elsewhere = tmp_path / "wardline-of-another-host"
     elsewhere.mkdir()
-    (elsewhere / catalog.OWNER).write_text(json.dumps({"host": "another.host", "pid": 1}))
+    Path(f"{elsewhere}{catalog.OWNER}").write_text(json.dumps({"host": "another.host", "pid": 1}))
     with catalog.scratch("one") as one, catalog.scratch("two") as two:
-        assert not left.exists() and one.exists() and two.exists() and elsewhere.exists()
+        assert len(left) == 2 and not any(path.exists() for path in left)
+        assert not list(one.iterdir()) and two.exists() and elsewhere.exists()
 
 
 def test_the_data_root_is_absolute_wherever_it_is_asked_from(tmp_path, monkeypatch):

@@ -142,8 +142,8 @@ def house(patients: int = 4, seed: int = 11) -> dict[str, list[dict]]:
     draw = random.Random(seed)
     hour = timedelta(hours=1)
     tables: dict[str, list[dict]] = {name: [] for name in input_layer.tables()}
-    codes = {"hr": "heart_rate", "spo2": "spo2", "acuity": "triage_acuity"}
-    units = {"hr": "/min", "spo2": "%", "acuity": "score"}
+    codes = {"hr": "heart_rate", "spo2": "spo2", "acuity": "triage_acuity", "plt": "platelets"}
+    units = {"hr": "/min", "spo2": "%", "acuity": "score", "plt": "10*3/uL"}
     tables["items"] = [
         {
             "source_table": "vital",
