@@ -23,7 +23,16 @@ from scipy.sparse import csr_matrix
 
 from orchestration import catalog
 from ray_jobs.config import JobError
-from ray_jobs.prediction import baselines, counts, ensemble, fine_tuned, language, predictions, summaries
+from ray_jobs.prediction import (
+    baselines,
+    counts,
+    ensemble,
+    fine_tuned,
+    language,
+    predictions,
+    scores,
+    summaries,
+)
 from ray_jobs.prediction.comparison import shown_p
 from ray_jobs.prediction.labels import KEYS, people, read
 from ray_jobs.runtime import Job, Markdown, main
@@ -153,14 +162,21 @@ def contestants(
 
             made[name] = summarised
     for name in filter(SCORED.get, named):
-        newest = summaries.newest_known(read(job, "features/icu_scores"), rows)
-        points = newest[SCORED[name]].fill_null(0).cast(pl.Float32).to_numpy()[:, None]
-        made[name] = lambda points=points: by_fold(
-            fold,
-            lambda k, split: (
-                baselines.fit("logistic regression", grid, points, truth, split, job.threads).probabilities
-            ),
-        )
+        points = scores.points_known(read(job, "features/icu_scores"), SCORED[name], rows)
+
+        def scored(points: np.ndarray | None = points) -> np.ndarray:
+            if points is None:
+                raise ValueError("nobody has points by the time of prediction")
+            return by_fold(
+                fold,
+                lambda k, split: (
+                    baselines.fit(
+                        "logistic regression", grid, points[:, None], truth, split, job.threads
+                    ).probabilities
+                ),
+            )
+
+        made[name] = scored
     split_of = {int(k): roles(fold, k) for k in np.unique(fold)}
     for name in filter(READ.get, named):
 

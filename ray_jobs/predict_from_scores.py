@@ -17,7 +17,7 @@ import polars as pl
 
 from ray_jobs.prediction import baselines, predictions
 from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
-from ray_jobs.prediction.summaries import newest_known
+from ray_jobs.prediction.scores import points_known
 from ray_jobs.runtime import Job, main
 
 
@@ -46,11 +46,9 @@ def points_of(job: Job, labelled: pl.DataFrame) -> Iterator[tuple[str, np.ndarra
         variants = sorted(scores["variant"].unique()) if "variant" in scores.columns else [""]
         for variant in variants:
             of = scores.filter(pl.col("variant") == variant) if variant else scores
-            newest = newest_known(of, labelled)
             for column in columns:
-                points = newest[column].cast(pl.Float64)
-                if points.null_count() < len(points):
-                    yield "_".join(filter(None, [column, variant])), points.fill_null(0).to_numpy()
+                if (known := points_known(of, column, labelled)) is not None:
+                    yield "_".join(filter(None, [column, variant])), known
 
 
 def told(points: np.ndarray, labelled: pl.DataFrame) -> pl.DataFrame | None:

@@ -122,9 +122,8 @@ def fit(job: Job, recipe: Recipe, stage: str) -> tuple[dict, dict, Curves]:
     with result.checkpoint.as_directory() as folder:
         states = {path.stem: safetensors.torch.load_file(path) for path in Path(folder).glob("*.safetensors")}
         figures = json.loads((Path(folder) / "phase.json").read_text())["figures"]
-    forget(
-        storage, f"{stage}-*"
-    )  # also what a run of other inputs left that failed and was never tried again
+    # also what runs of other inputs left that failed and were never tried again
+    forget(storage, f"{stage}-*")
     shutil.rmtree(live, ignore_errors=True)  # the weights have them
     return states, figures, curves
 

@@ -17,8 +17,8 @@ from ray_jobs.config import JobConfig, JobError
 from ray_jobs.runtime import Job
 from tests import small_project
 from tests.small_input import accept
+from tests.small_world import world
 from tests.test_ray_cluster import head  # noqa: F401
-from tests.test_warehouse_runs import world
 
 SENTINEL = "SENTINEL-4711"
 NIGHT = """

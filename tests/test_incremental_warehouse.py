@@ -11,7 +11,7 @@ import pytest
 from orchestration import catalog, harmonise
 from tests import small_project
 from tests.small_input import accept
-from tests.test_warehouse_runs import START, world
+from tests.small_world import START, world
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from orchestration import catalog, harmonise
 from orchestration.meds import check, export
 from tests.benchmarks import meds as benchmark
 from tests.small_input import accept, rows
-from tests.test_warehouse_runs import world
+from tests.small_world import world
 
 HOSPITALS = ["north", "south"]
 

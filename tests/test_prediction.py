@@ -21,6 +21,7 @@ from ray_jobs import predict, predict_from_scores
 from ray_jobs.config import JobConfig
 from ray_jobs.prediction import baselines, counts, numbers, predictions
 from ray_jobs.prediction.labels import drawn
+from ray_jobs.prediction.scores import newest_known
 from ray_jobs.runtime import Job
 
 START = datetime(2150, 1, 1)
@@ -273,7 +274,7 @@ def test_points_are_those_of_the_visit_known_by_the_prediction():
             "points": [1, 5, 9],
         }
     )
-    assert predict_from_scores.newest_known(scores, labelled)["points"].to_list() == [1, 5, None]
+    assert newest_known(scores, labelled)["points"].to_list() == [1, 5, None]
 
 
 def test_a_score_is_a_contestant_whichever_way_it_points(tmp_path):

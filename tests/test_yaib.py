@@ -14,7 +14,7 @@ import pytest
 from orchestration import catalog, dictionary, harmonise
 from orchestration.yaib import export
 from tests.small_input import accept, rows
-from tests.test_warehouse_runs import START, world
+from tests.small_world import START, world
 
 TASK = "in_hospital_mortality"  # predicted 24 hours after admission, 22 hours into the stay of this test
 NAMES = """alb alp alt ast be bicar bili bili_dir bnd bun ca cai ck ckmb cl crea crp dbp fgn fio2 glu hgb hr inr_pt k lact lymph

@@ -61,9 +61,8 @@ def odds(job: Job, asked: pl.DataFrame, splits: Mapping[int, np.ndarray]) -> dic
             np.save(part, of)
             part.replace(kept)
         found[fold] = np.load(kept)
-    for left in root.parent.glob(
-        "folds-*"
-    ):  # also what a run of other inputs left that was never tried again
+    # also what runs of other inputs left that failed and were never tried again
+    for left in root.parent.glob("folds-*"):
         shutil.rmtree(left)
     return found
 

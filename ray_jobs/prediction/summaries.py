@@ -23,7 +23,6 @@ STATISTICS = (
     "slope_per_h",
 )
 MOMENT = ["hospital", "patient_id", "known_at"]
-VISIT = ["hospital", "visit_id"]
 
 
 def matrix(
@@ -59,15 +58,3 @@ def matrix(
     counts = [name for name in table.columns if "/n@" in name]
     table = table.with_columns(pl.col(counts).fill_null(0)).cast(pl.Float32)
     return table.to_numpy(), tuple(table.columns)
-
-
-def newest_known(scores: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
-    """One row a label, in order: its visit's newest score with known_at up to prediction_at, null where there is none."""
-    asked = labelled.select(*VISIT, "prediction_at").with_row_index("row")
-    known = (
-        asked.join(scores.drop("patient_id"), on=VISIT, how="inner")
-        .filter(pl.col("known_at") <= pl.col("prediction_at"))
-        .sort("row", "known_at")
-        .unique("row", keep="last", maintain_order=True)
-    )
-    return asked.select("row").join(known, on="row", how="left", maintain_order="left")

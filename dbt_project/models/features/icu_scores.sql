@@ -18,14 +18,7 @@ with readings as (
             )
             else readings.event_at
         end >= stays.known_at - interval 24 hours as is_recent
-    from {{ ref('readings') }} as readings
-    inner join {{ ref('clocks') }} as clocks on readings.clock_no = clocks.clock_no
-    inner join {{ ref('icu_stays') }} as stays
-        on
-            clocks.hospital = stays.hospital
-            and clocks.patient_id = stays.patient_id
-            and readings.event_at >= stays.start_at
-            and readings.available_at <= stays.known_at
+    {{ readings_known_by_moments() }}
     where
         readings.concept in (
             'pao2', 'fio2', 'mechanical_ventilation', 'platelets', 'bilirubin_total', 'mbp', 'mbp_arterial',

@@ -17,14 +17,7 @@ readings as (
         -- of two readings of one time the later known, then the later written
         { 'at': readings.event_at, 'known': readings.available_at, 'row_id': readings.row_id } as place,
         round((epoch_us(readings.event_at) - epoch_us(stays.start_at)) / 3.6e9, 4) as at_h
-    from {{ ref('readings') }} as readings
-    inner join {{ ref('clocks') }} as clocks on readings.clock_no = clocks.clock_no
-    inner join {{ ref('icu_stays') }} as stays
-        on
-            clocks.hospital = stays.hospital
-            and clocks.patient_id = stays.patient_id
-            and readings.event_at >= stays.start_at
-            and readings.available_at <= stays.known_at
+    {{ readings_known_by_moments() }}
     inner join spans
         on
             stays.after_h >= spans.last_h
