@@ -110,12 +110,12 @@ def learn(job: Job, recipe: Recipe, events: pl.DataFrame, splits: pl.DataFrame, 
     real = pl.concat(
         read_frames(job.files(f"instructions/{name}"))
         .filter(pl.col("split") == "train")
-        .select("question", "answer")
+        .select("question", "says")
         for name in ("schema_alignment", "clinical_reasoning")
     )
     store = EventStore.of(copies, dictionary(CONCEPTS))
-    said = pl.concat([real, asked.select("question", "answer")])
-    texts = [*said["question"], *said["answer"], *store.texts, *store.units]
+    said = pl.concat([real, asked.select("question", "says")])
+    texts = [*said["question"], *said["says"], *store.texts, *store.units]
     tokenizer = train_tokenizer((t.lower() for t in texts), settings.vocabulary)
     rarity = word_rarity(tokenizer, store.texts)
     dialect = Dialect(tokenizer, store.texts, store.units, settings.width, recipe.seed, rarity)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from ray_jobs.questions.wording import final
+
 NUMBER = re.compile(r"^([+-]?\d+(?:\.\d+)?)\s*(.*)$")
 MEASURED = ("number", "time")
 SLACK = 1e-9  # a tolerance is inclusive in spite of binary fractions
@@ -54,10 +56,11 @@ def token_f1(answer: str, predicted: str) -> float:
 def score(questions: pl.DataFrame, predicted: Sequence[str]) -> dict[str, np.ndarray]:
     """Scores of one answer a question: `exact`, `strict` (0 or 1) and `f1` (0 to 1), float64 [n] each.
 
-    questions: columns answer, answer_type, answer_value, tolerance_abs, of the same length as `predicted`.
+    questions: columns answer, answer_type, answer_value, tolerance_abs, of the same length as `predicted`, of which a working
+    before the answer is passed over.
     """
     columns = questions.select("answer", "answer_type", "answer_value", "tolerance_abs")
-    rows = list(zip(columns.iter_rows(), predicted, strict=True))
+    rows = list(zip(columns.iter_rows(), map(final, predicted), strict=True))
     return {
         "exact": np.array([exact(a, p, kind, v, t) for (a, kind, v, t), p in rows], np.float64),
         "strict": np.array([strict(a, p) for (a, *_), p in rows], np.float64),

@@ -1,7 +1,7 @@
 """Job: the yes/no tasks of the warehouse as questions to a language model, instructions/tasks.
 
 Reads splits and labels/<task>; one row a label, with the columns that training and answering read: hospital, patient_id,
-visit_id, split, cutoff_at (the prediction time), question, answer (yes or no) and task (with its group, `<task>/<group>`). The
+visit_id, split, cutoff_at (the prediction time), question, answer (yes or no), says (the same) and task (with its group, `<task>/<group>`). The
 question is that of dbt_project/tasks. Parameter `train_per_task`: at most so many labels of a task are trained on, first up to
 half of them positive ones, drawn by a hash; a task with one class on the train split is not trained. Tuning and held_out are whole.
 """
@@ -19,7 +19,7 @@ from ray_jobs.prediction.labels import KEYS, parts, read, tasks_of
 from ray_jobs.runtime import Job, main
 
 KEY = "instructions/tasks"
-COLUMNS = ["hospital", "patient_id", "visit_id", "split", "cutoff_at", "question", "answer", "task"]
+COLUMNS = ["hospital", "patient_id", "visit_id", "split", "cutoff_at", "question", "answer", "says", "task"]
 
 
 def run(job: Job) -> None:
@@ -46,12 +46,16 @@ def run(job: Job) -> None:
 
 def questions(labels: pl.DataFrame, task: str, question: str) -> pl.DataFrame:
     """COLUMNS of these labels; labels: hospital, patient_id, visit_id, prediction_at, label (0 or 1), split."""
-    return labels.with_columns(
-        cutoff_at=pl.col("prediction_at").cast(pl.Datetime("us")),
-        question=pl.lit(question),
-        answer=pl.when(pl.col("label") == 1).then(pl.lit("yes")).otherwise(pl.lit("no")),
-        task=pl.lit(task),
-    ).select(COLUMNS)
+    return (
+        labels.with_columns(
+            cutoff_at=pl.col("prediction_at").cast(pl.Datetime("us")),
+            question=pl.lit(question),
+            answer=pl.when(pl.col("label") == 1).then(pl.lit("yes")).otherwise(pl.lit("no")),
+            task=pl.lit(task),
+        )
+        .with_columns(says=pl.col("answer"))
+        .select(COLUMNS)
+    )
 
 
 def chosen(train: pl.DataFrame, most: int) -> pl.DataFrame:

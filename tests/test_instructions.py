@@ -102,6 +102,16 @@ def test_counts_cannot_be_guessed_from_the_question(sets, known):
     assert (guessed["guess"].fill_null(usual) == guessed["answer"]).mean() < 0.5
 
 
+@pytest.mark.parametrize("known", (["period"], ["item"]), ids=" and ".join)
+def test_whether_a_period_holds_a_value_is_told_by_neither_item_nor_period(sets, known):
+    asked = sets["schema_alignment"].filter(pl.col("template_id") == "lab_exists")
+    train, others = asked.filter(pl.col("split") == "train"), asked.filter(pl.col("split") != "train")
+    ranked = train.group_by(*known, guess="answer").len().sort("len", "guess", descending=True)
+    guessed = others.join(ranked.unique(known, keep="first", maintain_order=True), on=known)
+    assert guessed.height >= 40
+    assert (guessed["guess"] == guessed["answer"]).mean() < 0.6
+
+
 def test_counts_in_a_period_are_seldom_those_of_the_record(sets):
     ruled = sets["schema_alignment"].filter(
         pl.col("template_id") == "lab_count", pl.col("answer_type") != ABSENT

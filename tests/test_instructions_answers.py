@@ -48,6 +48,13 @@ def test_answers_are_those_of_the_record(world, questions, template):
             assert question["answer"].split()[0] == str(question["answer_value"]).removesuffix(".0") or float(
                 question["answer"].split()[0]
             ) == pytest.approx(question["answer_value"])
+        working, _, _ = question["says"].rpartition(question["answer"])
+        numbers = [] if expected is None else WORKINGS.get(template, lambda q, r: [])(question, record)
+        told = re.findall(r"-?[\d.]+", working)
+        assert len(told) == len(numbers) and bool(told) == working.endswith(": ")
+        for said, number in zip(told, numbers, strict=True):
+            places = len(said.partition(".")[2])
+            assert float(said) == pytest.approx(number, abs=0.5001 * 10**-places)
 
 
 def record_of(events, question):
@@ -221,6 +228,47 @@ def trend(position):
     return answer
 
 
+def hours(rows):
+    return [r["hour"] for r in rows]
+
+
+def ends_of_trend(position):
+    def numbers(q, record):
+        rows = measured(record, q["item"])
+        return [rows[position]["value"], rows[-1]["value"]]
+
+    return numbers
+
+
+def furthest_after(q, record):
+    after = [r["value"] for r in around(q, record)[1]]
+    return [min(after) if " below " in q["question"] else max(after)]
+
+
+def hours_of_extreme_and_drug(q, record):
+    start = given(record, q["other"])[0]["hour"]
+    rows = [r for r in measured(record, q["item"]) if round(r["hour"], 1) != round(start, 1)]
+    return [max(rows, key=value)["hour"], start]
+
+
+def around_drug(*ends):
+    return lambda q, r: [around(q, r)[side][position]["value"] for side, position in ends]
+
+
+BEFORE, AFTER = (0, -1), (1, 0)  # side of a drug's start, place in the values there
+WORKINGS = {  # the numbers that are said before the answer
+    "lab_count": lambda q, r: hours(in_period(measured(r, q["item"], ("lab",)), q)),
+    "status_at": lambda q, r: [at_hour(measured(r, q["item"]), q)["value"]],
+    "status_last": lambda q, r: [measured(r, q["item"])[-1]["value"]],
+    "trend_step": ends_of_trend(-2),
+    "trend_whole": ends_of_trend(0),
+    "threshold_after_drug": furthest_after,
+    "before": lambda q, r: hours([given(r, q["item"])[0], given(r, q["other"])[0]]),
+    "change_after_drug": around_drug(BEFORE, AFTER),
+    "extreme_side": hours_of_extreme_and_drug,
+    "status_before_drug": around_drug(BEFORE),
+    "status_after_drug": around_drug(AFTER),
+}
 ORACLES = {
     "lab_value_at": lambda q, r: (row := at_hour(measured(r, q["item"]), q)) and value(row),
     "vital_value_at": lambda q, r: (row := at_hour(measured(r, q["item"]), q)) and value(row),

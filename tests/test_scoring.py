@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from ray_jobs.questions.wording import final
 from ray_jobs.scoring import exact, score, strict, token_f1
 
 
@@ -49,6 +50,23 @@ def test_strict_has_no_tolerance():
 )
 def test_token_f1(answer, predicted, f1):
     assert token_f1(answer, predicted) == f1
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("7.2, 8.1: higher", "higher"),
+        ("-0.5: low", "low"),
+        ("1.5, 3.0, 4.1: 3", "3"),
+        ("higher", "higher"),
+        ("7.2 mmol/l", "7.2 mmol/l"),
+        ("7.2, 8.1:", "7.2, 8.1:"),
+        ("albumin: 7.2: low", "albumin: 7.2: low"),
+        ("not in the record", "not in the record"),
+    ],
+)
+def test_a_working_is_no_part_of_the_answer(said, answer):
+    assert final(said) == answer
 
 
 def test_score_is_one_figure_a_question():

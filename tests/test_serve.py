@@ -21,6 +21,7 @@ from ray_jobs import serve
 from ray_jobs.config import JobError
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, dictionary, text_vectors
+from ray_jobs.questions.wording import final
 from ray_jobs.serving.champion import KEY, Asked, CannotAnswer, Champion
 from tests import untaught
 
@@ -128,6 +129,8 @@ def test_it_says_what_evaluation_hears_whole_and_streamed(root, questions, serve
         assert chunks[-2].choices[0].finish_reason == answer.choices[0].finish_reason
         assert answer.system_fingerprint == catalog.load(str(root)).version(KEY)
         assert answer.wardline["in_record"] is (row["said"] != "not in the record")
+        assert answer.wardline["answer"] == final(row["said"])
+        assert chunks[-2].wardline == {key: answer.wardline[key] for key in ("answer", "in_record")}
 
 
 def test_the_events_in_view_are_those_known_by_then(root, questions, server):

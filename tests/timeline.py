@@ -59,7 +59,8 @@ def _split(*names: str) -> str:
 
 class _Admission:
     def __init__(self, number: int, seed: int, full: bool = False):
-        self.rng = np.random.default_rng([seed, number])
+        self.seed = seed, number
+        self.rng = np.random.default_rng(self.seed)
         self.hospital, self.patient = ("north", "south")[number % 2], f"p{number}"
         self.visit, self.events, self.dictionary = f"v{number}", [], concepts()
         minutes = int(self.rng.integers(0, 500_000))
@@ -101,9 +102,11 @@ class _Admission:
 
     def _measure(self):
         panel = [c for c in LABS if self.rng.random() < 0.55]
+        some_only = np.random.default_rng([*self.seed, 1])  # some labs are asked for later, some no longer
+        ordered = {c: [(0, 1e9), (6, 1e9), (0, 6)][some_only.choice(3, p=[0.7, 0.15, 0.15])] for c in panel}
         state = {c: self.rng.normal() for c in [*LABS, *VITALS]}
         for hour in np.arange(self.rng.uniform(0.2, 2), self.hours, self.rng.choice([6, 8, 12, 24]))[:14]:
-            for concept in panel:
+            for concept in (c for c in panel if ordered[c][0] <= hour <= ordered[c][1]):
                 mean, spread = LABS[concept]
                 state[concept] = 0.65 * state[concept] + 0.76 * self.rng.normal()
                 value = max(mean + spread * state[concept], mean * 0.2)

@@ -80,7 +80,7 @@ class Answerer:
     def asked(self, questions: pl.DataFrame, events: EventStore) -> Questions:
         """Questions as this model reads them: its tokens, and the events of each record that are in view."""
         frame = questions.select("hospital", "visit_id", "cutoff_at", "question").with_columns(
-            answer=pl.lit("")
+            says=pl.lit("")
         )
         budget = int(self.weights.settings["event_budget"])
         return questions_of(frame, events, self.weights.tokenizer, self.parts, budget)

@@ -19,7 +19,7 @@ from ray_jobs.llemr.reading import DialectEvents
 from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
-NEEDED = ["hospital", "visit_id", "cutoff_at", "question", "answer", "split"]
+NEEDED = ["hospital", "visit_id", "cutoff_at", "question", "says", "split"]
 
 
 @dataclass

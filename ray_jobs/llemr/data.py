@@ -230,13 +230,13 @@ def tokenise(texts: Sequence[str], tokenizer, after: Sequence[int] = ()) -> list
 
 
 def questions_of(frame: pl.DataFrame, store: EventStore, tokenizer, parts, budget: int) -> Questions:
-    """Index an instruction frame; `parts` is `tokenizer.prompt_parts` (what stands around events and question)."""
+    """Index an instruction frame, whose `says` is what a model is taught to answer; `parts` is `tokenizer.prompt_parts` (what stands around events and question)."""
     _, between, after = parts
     record, records = records_of(frame, store, budget)
     prompts = tokenise(frame["question"].to_list(), tokenizer, after)
     if between:
         prompts = [np.concatenate([np.array(between, np.int32), p]) for p in prompts]
-    answers = tokenise(frame["answer"].to_list(), tokenizer, [tokenizer.eos_token_id])
+    answers = tokenise(frame["says"].to_list(), tokenizer, [tokenizer.eos_token_id])
     return Questions(frame, prompts, answers, record, records)
 
 

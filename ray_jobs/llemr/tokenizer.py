@@ -41,6 +41,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
             decoders.Replace(Regex(r"^"), " "),
             decoders.Fuse(),
             decoders.Replace(Regex(r"(?<= [-0-9.]) (?=[0-9.](?: |$))"), ""),
+            decoders.Replace(Regex(r" (?=[,:;])"), ""),
             decoders.Strip(" ", 1, 0),
         ]
     )

@@ -7,6 +7,8 @@ What a template may say of the balance (all are keys of its YAML entry):
 - `classes: {yes: 1, no: 1}` draws the answer of a visit first, a word or a number, or whether the shortcut rule is `right`
   or `wrong`, then a question that fits.
 - `contrast: [item]` keeps only items for which the record holds more than one answer: the item alone tells nothing.
+  `contrast: [item, period]` keeps two items and two periods crosswise, one item answered yes in the first period and no in
+  the second, the other the other way round: neither item nor period alone tells anything.
 - `counter: 0.5` keeps only records on which the shortcut rule is right about one question and wrong about another, and
   draws a right one with these odds: the rule then scores chance, whatever the hospital.
 - `thin: {emergency: 0.3}` asks only a share of the questions with a common answer.
@@ -25,7 +27,8 @@ from ray_jobs.questions.template import Template
 ABSENT = "not in the record"
 TEXTS = ["item", "other", "period", "direction", "word", "shortcut_word", "concept", "unit"]
 NUMBERS = ["at", "threshold", "value", "shortcut_value", "digits"]
-COLUMNS = ["rec", "key", *TEXTS, *NUMBERS, "evidence", "absent"]
+WORKINGS = ["values", "hours"]
+COLUMNS = ["rec", "key", *TEXTS, *NUMBERS, *WORKINGS, "evidence", "absent"]
 
 
 def candidates(template: Template, facts: Facts) -> pl.DataFrame:
@@ -35,6 +38,7 @@ def candidates(template: Template, facts: Facts) -> pl.DataFrame:
         rows = rows.filter(pl.col("item").is_in(template.pool))
     missing = [pl.lit(None, pl.String).alias(c) for c in TEXTS if c not in rows.columns]
     missing += [pl.lit(None, pl.Float64).alias(c) for c in NUMBERS if c not in rows.columns]
+    missing += [pl.lit(None, pl.List(pl.Float64)).alias(c) for c in WORKINGS if c not in rows.columns]
     rows = rows.with_columns(*missing, absent=pl.lit(False)).with_columns(pl.col(NUMBERS).cast(pl.Float64))
     return rows.drop_nulls(_told(template)).select(COLUMNS)
 
@@ -71,8 +75,7 @@ def _one_a_record(template: Template, rows: pl.DataFrame, purpose: str) -> pl.Da
     rule = pl.when(right).then(pl.lit("right")).otherwise(pl.lit("wrong"))
     rows = rows.with_columns(told=told.cast(pl.String).str.strip_suffix(".0"), rule=rule)
     if template.contrast:
-        varied = pl.col("told").n_unique().over("rec", *template.contrast) > 1
-        rows = draw.pick(rows.filter(varied), template.contrast, f"{purpose} contrast")
+        rows = _contrasted(rows, template.contrast, f"{purpose} contrast")
     if template.counter:
         both = rows.filter(pl.col("rule").n_unique().over("rec") == 2)
         odds = {"right": template.counter, "wrong": 1 - template.counter}
@@ -83,9 +86,29 @@ def _one_a_record(template: Template, rows: pl.DataFrame, purpose: str) -> pl.Da
         rows = rows.filter(pl.col(cell) == drawn)
     elif template.contrast or template.counter:
         rows = draw.pick(rows, ["told"], f"{purpose} answer")
-    for level in (["item"], ["other"], ["period", "direction", "threshold", "at", "evidence"]):
+    for level in (
+        *([name] for name in template.contrast[1:]),
+        ["item"],
+        ["other"],
+        ["period", "direction", "threshold", "at", "evidence"],
+    ):
         rows = draw.pick(rows, level, f"{purpose} {level[0]}")
     return rows.select(COLUMNS)
+
+
+def _contrasted(rows: pl.DataFrame, names: list[str], purpose: str) -> pl.DataFrame:
+    """The rows of one drawn value of a column that is answered in more than one way, or of two columns crosswise."""
+    if len(names) == 1:
+        return draw.pick(rows.filter(pl.col("told").n_unique().over("rec", *names) > 1), names, purpose)
+    one, other = names
+    cells = rows.select("rec", "key", one, other, "told")
+    pairs = cells.join(cells.drop("key"), on=["rec", one], suffix="_too", maintain_order="left_right")
+    pairs = pairs.filter((pl.col(other) < pl.col(f"{other}_too")) & (pl.col("told") != pl.col("told_too")))
+    columns = [other, f"{other}_too"]
+    crossed = pairs.filter(pl.col("told").n_unique().over("rec", *columns) > 1)
+    drawn = draw.pick(crossed, columns, purpose)
+    kept = pl.concat(drawn.select("rec", one, pl.col(column).alias(other)) for column in columns)
+    return rows.join(kept, on=["rec", one, other], how="semi", maintain_order="left")
 
 
 def _one_a_visit(

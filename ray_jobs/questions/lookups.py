@@ -1,8 +1,8 @@
 """Operators of schema alignment: each reads one subject's facts and returns every question that could be asked.
 
 A candidate row has rec, key, item, the wording's slots (at, period, ...), the answer (`value`, a number or an hour, or
-`word`), `evidence` (row_ids), what a shortcut rule would say (`shortcut_value` or `shortcut_word`), and concept and unit
-where the answer is a measurement. Which candidates are asked is decided elsewhere (choose.py).
+`word`), `evidence` (row_ids), what a shortcut rule would say (`shortcut_value` or `shortcut_word`), concept and unit
+where the answer is a measurement, and of some operators `values` or `hours` on which the answer rests, as a working. Which candidates are asked is decided elsewhere (choose.py).
 """
 
 from __future__ import annotations
@@ -122,14 +122,14 @@ def status_at(template: Template, facts: Facts) -> pl.DataFrame:
     return (
         rows.with_columns(shortcut_word=pl.col("word").last().over("rec", "item"))
         .filter(pl.len().over("rec", "item", "at") == 1)
-        .with_columns(evidence=pl.concat_list("row_id"))
+        .with_columns(evidence=pl.concat_list("row_id"), values=pl.concat_list("value"))
     )
 
 
 def status_end(template: Template, facts: Facts) -> pl.DataFrame:
     """Low, normal or high at the first or last value. Shortcut other_end: at the other end."""
     rows = _ends(with_status(facts.of(template.subject)), template.end)
-    return rows.rename({"other_word": "shortcut_word"})
+    return rows.rename({"other_word": "shortcut_word"}).with_columns(values=pl.concat_list("value"))
 
 
 def with_status(rows: pl.DataFrame) -> pl.DataFrame:
@@ -171,7 +171,11 @@ def _in_periods(
         inside = rows.filter(condition).group_by(ITEM, maintain_order=True)
         found.append(
             inside.agg(
-                pl.col(*MEASURE).first(), answer.alias("value"), evidence=told_by, n=pl.len()
+                pl.col(*MEASURE).first(),
+                answer.alias("value"),
+                evidence=told_by,
+                n=pl.len(),
+                hours=pl.col("at"),
             ).with_columns(period=pl.lit(words))
         )
     joined = pl.concat(found).join(whole, on=ITEM, how="left", maintain_order="left")

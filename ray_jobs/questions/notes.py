@@ -82,6 +82,7 @@ def _question(row: dict, question: str, answer: str, evidence: list[str]) -> dic
         "period": "",
         "question": question,
         "answer": answer if evidence else ABSENT,
+        "says": answer if evidence else ABSENT,
         "answer_type": "category" if evidence else "not_in_record",
         "evidence": sorted(set(evidence)),
     }

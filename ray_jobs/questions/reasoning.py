@@ -26,6 +26,7 @@ def trend(template: Template, facts: Facts) -> pl.DataFrame:
     return differs(series, "last", base).with_columns(
         word=higher("last", base),
         shortcut_word=higher("last", rule),
+        values=pl.concat_list(base, "last"),
         evidence=pl.concat_list(pl.col("ids").list.get(position), pl.col("ids").list.last()),
     )
 
@@ -48,6 +49,7 @@ def threshold_after(template: Template, facts: Facts) -> pl.DataFrame:
                 n=after.sum(),
                 crossed=(beyond & after).any(),
                 ever=beyond.any(),
+                furthest=getattr(value.filter(after), "min" if words == "below" else "max")(),
                 start_id=pl.col("start_id").first(),
                 evidence=pl.col("row_id").filter(after),
                 hits=pl.col("row_id").filter(beyond & after),
@@ -57,7 +59,10 @@ def threshold_after(template: Template, facts: Facts) -> pl.DataFrame:
     rows = pl.concat(found).filter((pl.col("n") >= 1) & pl.col("ever"))
     told = pl.when("crossed").then("hits").otherwise("evidence")
     return rows.with_columns(
-        word=yes("crossed"), shortcut_word=yes("ever"), evidence=pl.concat_list("start_id", told)
+        word=yes("crossed"),
+        shortcut_word=yes("ever"),
+        values=pl.concat_list("furthest"),
+        evidence=pl.concat_list("start_id", told),
     )
 
 
@@ -67,6 +72,7 @@ def change_after(template: Template, facts: Facts) -> pl.DataFrame:
     return differs(rows, "next", "last_before").with_columns(
         word=higher("next", "last_before"),
         shortcut_word=higher("last", "first"),
+        values=pl.concat_list("last_before", "next"),
         evidence=pl.concat_list("start_id", "before_id", "next_id"),
     )
 
@@ -118,7 +124,9 @@ def _status_beside(template: Template, facts: Facts, told: str, rule: str, row_i
     said = with_status(rows.with_columns(value=pl.col(told)))
     by_rule = with_status(rows.with_columns(value=pl.col(rule))).select(*PAIR, shortcut_word=pl.col("word"))
     joined = said.join(by_rule, on=PAIR, maintain_order="left")
-    return joined.with_columns(evidence=pl.concat_list("start_id", row_id), value=None)
+    return joined.with_columns(
+        evidence=pl.concat_list("start_id", row_id), values=pl.concat_list(told), value=None
+    )
 
 
 def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
@@ -129,7 +137,7 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
     pairs = around(template, facts)
     best = pl.col("value").max() if template.statistic == "max" else pl.col("value").min()
     rows = (
-        pairs.filter(pl.col("hour") != pl.col("start"))
+        pairs.filter(_tell_apart("hour", "start"))
         .filter(pl.col("value") == best.over(PAIR))
         .group_by(PAIR, maintain_order=True)
         .agg(
@@ -137,6 +145,7 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
             after=(pl.col("hour") > pl.col("start")).all(),
             sides=(pl.col("hour") > pl.col("start")).n_unique(),
             start=pl.col("start").first(),
+            best=pl.col("hour").first(),
             evidence=pl.col("row_id"),
             start_id=pl.col("start_id").first(),
         )
@@ -148,24 +157,28 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
     return rows.with_columns(
         word=pl.when("after").then(side[True]).otherwise(side[False]),
         shortcut_word=pl.when(pl.col("start") * 2 < pl.col("end")).then(side[True]).otherwise(side[False]),
+        hours=pl.concat_list("best", "start"),
         evidence=pl.concat_list("start_id", "evidence"),
     )
 
 
 def order(template: Template, facts: Facts) -> pl.DataFrame:
     """Whether an item first happened before another of its subject, or of the one that `drug` names, yes or no; things at
-    the same hour are not asked. Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
+    the same printed hour are not asked. Shortcut in_first_half: yes, if the one asked about happened in the first half of the record.
     """
     firsts, others = starts(facts.of(template.subject)), starts(facts.of(template.drug or template.subject))
     others = others.select("rec", other="item", other_start="start", other_id="start_id")
     pairs = firsts.join(others, on="rec", maintain_order="left_right").filter(
-        (pl.col("item") != pl.col("other")) & (pl.col("start") != pl.col("other_start"))
+        (pl.col("item") != pl.col("other")) & _tell_apart("start", "other_start")
     )
     pairs = pairs.join(facts.end.drop("key"), on="rec", maintain_order="left")
     return pairs.with_columns(
         earlier=pl.col("start") < pl.col("other_start"), half=pl.col("start") * 2 < pl.col("end")
     ).with_columns(
-        word=yes("earlier"), shortcut_word=yes("half"), evidence=pl.concat_list("start_id", "other_id")
+        word=yes("earlier"),
+        shortcut_word=yes("half"),
+        hours=pl.concat_list("start", "other_start"),
+        evidence=pl.concat_list("start_id", "other_id"),
     )
 
 
@@ -237,6 +250,11 @@ def _sides(pairs: pl.DataFrame) -> pl.DataFrame:
         )
         .drop_nulls(["last_before", "next"])
     )
+
+
+def _tell_apart(one: str, other: str) -> pl.Expr:
+    """Whether a reader of the printed hours sees which came first."""
+    return pl.col(one).round(1) != pl.col(other).round(1)
 
 
 def higher(one: str, other: str) -> pl.Expr:

@@ -78,6 +78,11 @@ SHORTCUTS = {
     "count_beside": {"whole_record"},
     "mean_shift": {"last_against_first"},
 }
+WORKINGS = {
+    **dict.fromkeys(("status_at", "status_end", "status_before", "status_after"), "values"),
+    **dict.fromkeys(("trend", "change_after", "threshold_after"), "values"),
+    **dict.fromkeys(("count", "order", "extreme_side"), "hours"),
+}
 SLOTS = {"item", "other", "at", "period", "direction", "threshold"}
 
 
@@ -169,6 +174,9 @@ def _check(template: Template, subjects: dict[str, Subject], where: str) -> None
         raise RegistryError(f"{where}: operator {template.operator} needs the key '{need}'; add it")
     if template.shortcut:
         _known(template.shortcut, SHORTCUTS.get(template.operator, set()), where, "shortcut")
+    if template.working:
+        _known(template.operator, WORKINGS, where, "working, operator")
+        _known(template.working, [WORKINGS[template.operator]], where, "working")
     if template.absent and not template.absent_pool:
         raise RegistryError(f"{where}: 'absent' needs 'absent_pool'; add the items that may be asked in vain")
     for sentence in template.wording:

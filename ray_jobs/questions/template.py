@@ -45,11 +45,12 @@ class Template(BaseModel):
     unit: str | None = None
     digits: int | None = None
     tolerance: Tolerance = Tolerance()
+    working: Literal["values", "hours"] | None = None
     # which of the possible questions are drawn
     classes: dict[str, float] = {}
     counter: float | None = Field(default=None, gt=0, lt=1)
     thin: dict[str, float] = {}
-    contrast: list[Literal["item", "other", "period"]] = []
+    contrast: list[Literal["item", "other", "period"]] = Field(default=[], max_length=2)
     absent: float = Field(default=0.0, ge=0, lt=1)
     absent_pool: list[str] = []
     absent_slot: Literal["item", "other"] = "item"

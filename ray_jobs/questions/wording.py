@@ -1,8 +1,13 @@
-"""Wording: turns a chosen question into one short sentence and the shortest answer, with its tolerance."""
+"""Wording: turns a chosen question into one short sentence and the shortest answer, with its tolerance.
+
+Where a form has a `working`, what a model is taught to say (`says`) begins with the numbers on which the answer rests:
+`7.2, 8.1: higher` (chain of thought, Wei et al. 2022). What stands after the colon is the answer, and it alone is scored.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 
 import polars as pl
 
@@ -11,6 +16,7 @@ from ray_jobs.questions.choose import ABSENT
 from ray_jobs.questions.registry import Registry
 from ray_jobs.questions.template import Template
 
+WORKED = re.compile(r"^[-\d., ]+: (?=\S)")
 COLUMNS = {
     "id": pl.String,
     "hospital": pl.String,
@@ -24,6 +30,7 @@ COLUMNS = {
     "period": pl.String,
     "question": pl.String,
     "answer": pl.String,
+    "says": pl.String,
     "answer_type": pl.String,
     "answer_value": pl.Float64,
     "unit": pl.String,
@@ -76,6 +83,7 @@ def _row(template: Template, row: dict, form: int, registry: Registry) -> dict:
         shortcut = printed(round(row["shortcut_value"], digits) + 0.0, digits, unit)
     else:
         shortcut = row["shortcut_word"]
+    working = None if row["absent"] else worked(template, row, digits)
     names = (row["hospital"], row["patient_id"], row["visit_id"], row["cutoff_at"], template.id, question)
     return {
         **{
@@ -90,6 +98,7 @@ def _row(template: Template, row: dict, form: int, registry: Registry) -> dict:
         "period": (row["period"] or "").strip(),
         "question": question,
         "answer": answer,
+        "says": f"{working}: {answer}" if working else answer,
         "answer_type": kind,
         "answer_value": value,
         "unit": unit if value is not None else None,
@@ -98,6 +107,19 @@ def _row(template: Template, row: dict, form: int, registry: Registry) -> dict:
         "shortcut_answer": shortcut if template.shortcut else None,
         "evidence": sorted(set(row["evidence"])),
     }
+
+
+def worked(template: Template, row: dict, digits: int) -> str | None:
+    """The numbers on which the answer rests, `7.2, 8.1`: values with their digits, or hours with one decimal."""
+    if template.working is None:
+        return None
+    places = 1 if template.working == "hours" else digits
+    return ", ".join(f"{round(number, places) + 0.0:.{places}f}" for number in row[template.working])
+
+
+def final(said: str) -> str:
+    """The answer in what a model says: what stands after the working."""
+    return WORKED.sub("", said)
 
 
 def question_id(*names: object) -> str:

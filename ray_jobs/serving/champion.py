@@ -22,6 +22,7 @@ from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.answer import LONGEST_ANSWER, Answerer
 from ray_jobs.llemr.data import EVENT_COLUMNS, EventStore, Questions, dictionary, text_vectors
 from ray_jobs.questions.choose import ABSENT
+from ray_jobs.questions.wording import final
 from ray_jobs.scoring import normal
 
 KEY, EVENTS = "weights/champion", "harmonised/events"
@@ -76,10 +77,11 @@ class Reading:
             self.said += piece
             yield piece
 
-    @property
-    def in_record(self) -> bool:
-        """Whether the answer is anything but "not in the record"; known once the answer is."""
-        return normal(self.said) != ABSENT
+    def verdict(self) -> dict[str, object]:
+        """`answer`, without the numbers that are said before it, and `in_record`, whether it is anything but "not in the
+        record"; known once all is said."""
+        answer = final(self.said)
+        return {"answer": answer, "in_record": normal(answer) != ABSENT}
 
     def events(self) -> list[dict[str, object]]:
         """The events in view, in order of time and as the model reads them: what the answer can rest on."""

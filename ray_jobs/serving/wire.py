@@ -134,16 +134,16 @@ class Reply:
             "logprobs": None,
             "finish_reason": self._finish,
         }
-        told = {**self._view(), "in_record": self.reading.in_record}
+        told = {**self._view(), **self.reading.verdict()}
         return self._frame("chat.completion", [choice]) | {"usage": self._usage(), "wardline": told}
 
     def pieces(self) -> Iterator[str]:
-        """Server-sent events: `chat.completion.chunk`s, the view with the first, whether it is in the record with the last."""
+        """Server-sent events: `chat.completion.chunk`s, the view with the first, the answer alone with the last."""
         yield self._event([_delta({"role": "assistant", "content": ""})], {"wardline": self._view()})
         for piece in self.reading:
             if piece:
                 yield self._event([_delta({"content": piece})])
-        told = {"wardline": {"in_record": self.reading.in_record}}
+        told = {"wardline": self.reading.verdict()}
         yield self._event([_delta({}, self._finish)], told)
         if self.request.stream_options and self.request.stream_options.include_usage:
             yield self._event([], {"usage": self._usage()})

@@ -135,7 +135,7 @@ def corpus_of(events: pl.DataFrame, splits: pl.DataFrame, budget: int) -> tuple[
     vectors = np.random.default_rng(0).normal(size=(len(store.texts), DIMENSIONS)).astype(np.float32)
     features = Features.fit(store, np.arange(len(store.visits)), DIMENSIONS)
     frame = asked(events, splits, budget).with_columns(cutoff_at=pl.col("longest"))
-    tokenizer = train_tokenizer([*frame["question"], *frame["answer"]], 4000)
+    tokenizer = train_tokenizer([*frame["question"], *frame["says"]], 4000)
     parts = prompt_parts(tokenizer)
     questions = questions_of(frame, store, tokenizer, parts, budget)
     return Corpus(store, EventFeatures(features, store, vectors), questions, parts[0]), vectors

@@ -37,7 +37,7 @@ def asked(events: pl.DataFrame, splits: pl.DataFrame, budget: int) -> pl.DataFra
     made, built = make.make(events, splits, pl.read_csv(finished.CONCEPTS), registry.load(), TRIES, ranges)
     visit = ["hospital", "visit_id"]
     few = [made[name].sort("id").group_by(visit, maintain_order=True).head(n) for name, n in ASKED.items()]
-    questions = pl.concat(f.select(*visit, "cutoff_at", "question", "answer", "id") for f in few)
+    questions = pl.concat(f.select(*visit, "cutoff_at", "question", "says", "id") for f in few)
     whole = pl.len().over(visit) == sum(ASKED.values())
     longest = built.records.group_by(visit).agg(longest=pl.col("cutoff_at").max())
     return questions.filter(whole).join(longest, on=visit).sort("id")
@@ -116,7 +116,7 @@ def measure(
 ) -> dict[str, object]:
     frame = asked(events, splits, budget)
     store = EventStore.of(events, dictionary(finished.CONCEPTS))
-    tokenizer = train_tokenizer([*frame["question"], *frame["answer"]], 4000)
+    tokenizer = train_tokenizer([*frame["question"], *frame["says"]], 4000)
     parts = prompt_parts(tokenizer)
     before = parts[0]
     figures: dict[str, object] = {"event_budget": budget, "row_length": row_length, "questions": frame.height}

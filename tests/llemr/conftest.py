@@ -54,9 +54,7 @@ def asked(store_visits: int = 3) -> pl.DataFrame:
             ("sodium", "not in the record"),
         )
     ]
-    return pl.DataFrame(
-        rows, schema=["hospital", "visit_id", "cutoff_at", "question", "answer"], orient="row"
-    )
+    return pl.DataFrame(rows, schema=["hospital", "visit_id", "cutoff_at", "question", "says"], orient="row")
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +65,7 @@ def store() -> EventStore:
 @pytest.fixture(scope="module")
 def weights(store: EventStore) -> checkpoint.Weights:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer([*WORDS, *asked()["question"], *asked()["answer"], *store.texts], 200)
+    tokenizer = train_tokenizer([*WORDS, *asked()["question"], *asked()["says"], *store.texts], 200)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=32,
