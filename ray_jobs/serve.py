@@ -21,6 +21,8 @@ import sys
 import threading
 from pathlib import Path
 
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")  # of 5 s: a busy machine never started
+
 from ray import serve as ray_serve
 
 from orchestration import catalog

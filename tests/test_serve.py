@@ -84,7 +84,7 @@ class Server:
     def client(self, token: str | None = None) -> openai.OpenAI:
         key = token or self.token_file.read_text().strip()
         return openai.OpenAI(
-            base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=30
+            base_url=f"http://127.0.0.1:{self.port}/v1", api_key=key, max_retries=0, timeout=120
         )
 
     def stop(self) -> None:
