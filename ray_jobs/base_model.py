@@ -107,10 +107,11 @@ def learn(job: Job, recipe: Recipe, events: pl.DataFrame, splits: pl.DataFrame, 
         raise JobError(
             "no question can be asked of the train split's records; they need an admission and measurements"
         )
+    asked = asked.with_columns(says=recipe.says)
     real = pl.concat(
         read_frames(job.files(f"instructions/{name}"))
         .filter(pl.col("split") == "train")
-        .select("question", "says")
+        .select("question", says=recipe.says)
         for name in ("schema_alignment", "clinical_reasoning")
     )
     store = EventStore.of(copies, dictionary(CONCEPTS))

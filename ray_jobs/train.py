@@ -142,6 +142,7 @@ def spec(job: Job, recipe: Recipe, stage: str) -> dict[str, object]:
         "source": {
             "events": job.files("harmonised/events"),
             "instructions": {name: job.files(f"instructions/{name}") for name in sets},
+            "says": recipe.says,
             "embeddings": folder(embeddings),
             "dictionary": dictionary(CONCEPTS),
         },

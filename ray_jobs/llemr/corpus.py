@@ -19,7 +19,7 @@ from ray_jobs.llemr.reading import DialectEvents
 from ray_jobs.llemr.tokenizer import prompt_parts
 from ray_jobs.llemr.tokens import EventFeatures, V1Features, event_features
 
-NEEDED = ["hospital", "visit_id", "cutoff_at", "question", "says", "split"]
+NEEDED = ["hospital", "visit_id", "cutoff_at", "question", "split"]
 
 
 @dataclass
@@ -33,12 +33,15 @@ class Corpus:
 
     @classmethod
     def load(cls, source: Mapping[str, object], weights: Weights) -> Corpus:
-        """`source`: events (URLs), instructions (URLs by set), embeddings (URL of the version), dictionary (by concept).
+        """`source`: events (URLs), instructions (URLs by set), says (the column that is taught), embeddings (URL of the
+        version), dictionary (by concept).
 
         Raises JobError if there is no train question.
         """
-        frame = pl.concat([read_frames(urls, NEEDED) for urls in source["instructions"].values()])
-        frame = frame.filter(pl.col("split") == "train")
+        frame = pl.concat(
+            [read_frames(urls, [*NEEDED, source["says"]]) for urls in source["instructions"].values()]
+        )
+        frame = frame.rename({source["says"]: "says"}).filter(pl.col("split") == "train")
         if frame.is_empty():
             raise JobError(
                 f"no train question in {', '.join(source['instructions'])}; the train split needs patients"

@@ -109,6 +109,8 @@ class Recipe(_Strict):
     token: Literal["wardline", "v1"] = (
         "wardline"  # of an event; v1 is Llemr's, and needs `with_values` embeddings
     )
+    # answers begin with the numbers that they rest on, where the form of the question has a working
+    working: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     attention: Literal["sdpa", "flex_attention"] = "sdpa"  # flex is for GPUs and long rows; the same loss
     row_length: PositiveInt = 256  # positions of a packed row, unless one record is longer
@@ -126,6 +128,11 @@ class Recipe(_Strict):
     stage1: StageRecipe | None = None
     stage2: StageRecipe | None = None
     predictor: StageRecipe | None = None  # from the champion: yes/no questions of the tasks
+
+    @property
+    def says(self) -> str:
+        """The column of the instructions that is taught."""
+        return "says" if self.working else "answer"
 
     @model_validator(mode="after")
     def _offload_has_a_stage(self) -> Recipe:
