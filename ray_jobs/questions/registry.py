@@ -78,7 +78,7 @@ SHORTCUTS = {
     "count_beside": {"whole_record"},
     "mean_shift": {"last_against_first"},
 }
-WORKINGS = {
+RESTS_ON = {
     **dict.fromkeys(("status_at", "status_end", "status_before", "status_after"), "values"),
     **dict.fromkeys(("trend", "change_after", "threshold_after"), "values"),
     **dict.fromkeys(("count", "order", "extreme_side"), "hours"),
@@ -175,8 +175,8 @@ def _check(template: Template, subjects: dict[str, Subject], where: str) -> None
     if template.shortcut:
         _known(template.shortcut, SHORTCUTS.get(template.operator, set()), where, "shortcut")
     if template.working:
-        _known(template.operator, WORKINGS, where, "working, operator")
-        _known(template.working, [WORKINGS[template.operator]], where, "working")
+        _known(template.operator, RESTS_ON, where, "working, operator")
+        _known(template.working, [RESTS_ON[template.operator]], where, "working")
     if template.absent and not template.absent_pool:
         raise RegistryError(f"{where}: 'absent' needs 'absent_pool'; add the items that may be asked in vain")
     for sentence in template.wording:
