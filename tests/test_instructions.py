@@ -206,7 +206,10 @@ def test_nothing_from_the_future(few, concepts, change, turn):
         ({"absent_pool": "labz"}, "absent_pool: unknown 'labz'; did you mean 'labs'"),
         ({"operator": "value_end"}, "needs the key 'end'"),
         ({"working": "values"}, "working, operator: unknown 'value_at'"),
-        ({"operator": "count", "working": "values"}, "working: unknown 'values'; use one of hours"),
+        (
+            {"operator": "count", "shortcut": "whole_record", "working": "values"},
+            "working: unknown 'values'; use one of hours",
+        ),
     ],
 )
 def test_a_wrong_template_is_refused_with_file_key_and_mend(tmp_path, change, says):
