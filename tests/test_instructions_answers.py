@@ -257,7 +257,6 @@ def around_drug(*ends):
 
 BEFORE, AFTER = (0, -1), (1, 0)  # side of a drug's start, place in the values there
 WORKINGS = {  # the numbers that are said before the answer
-    "lab_count": lambda q, r: hours(in_period(measured(r, q["item"], ("lab",)), q)),
     "status_at": lambda q, r: [at_hour(measured(r, q["item"]), q)["value"]],
     "status_last": lambda q, r: [measured(r, q["item"])[-1]["value"]],
     "trend_step": ends_of_trend(-2),

@@ -157,7 +157,16 @@ def test_calibration_of_few_is_the_prior_and_of_a_separable_set_is_not_certain()
 
 def test_training_rows_are_capped_by_class_and_the_same_every_night():
     rows = [
-        ("north", f"p{i}", "v", "train", datetime(2150, 1, 1), "q?", "yes" if i % 5 == 0 else "no", "t")
+        (
+            "north",
+            f"p{i}",
+            "v",
+            "train",
+            datetime(2150, 1, 1),
+            "q?",
+            *(["yes" if i % 5 == 0 else "no"] * 2),
+            "t",
+        )
         for i in range(500)
     ]
     train = pl.DataFrame(rows, schema=task_questions.COLUMNS, orient="row")

@@ -153,7 +153,7 @@ def by_ray(root: str, recipe: Recipe, scratch: Path) -> dict[str, float]:
 def measure(root: str, recipe: Recipe, steps: int = 80, with_ray: bool = True) -> dict[str, object]:
     torch.set_num_threads(1)
     started = time.perf_counter()
-    corpus = finished.corpus_of(root, "weights/stage1")
+    corpus = finished.corpus_of(root, "weights/stage1", recipe)
     loaded = time.perf_counter() - started
     stage = recipe.stage2.model_copy(update={"steps": steps, "blind_steps": 0, "checkpoint_every": 10**6})
     recipe = recipe.model_copy(update={"stage2": stage, "precision": "fp32"})

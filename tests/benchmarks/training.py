@@ -145,7 +145,7 @@ def fresh(root: str, start: str) -> Llemr:
 
 def measure(root: str, recipe: Recipe, start: str = "weights/stage1", steps: int = 20) -> dict[str, object]:
     torch.set_num_threads(1)
-    corpus = finished.corpus_of(root, start)
+    corpus = finished.corpus_of(root, start, recipe)
     plan = Steps(corpus, steps)
     stage = recipe.stage2.model_copy(update={"rows": QUESTIONS, "micro_batch_rows": QUESTIONS})
     model = fresh(root, start)

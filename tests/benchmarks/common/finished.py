@@ -7,6 +7,7 @@ from orchestration.catalog import Catalog
 from ray_jobs.llemr import checkpoint
 from ray_jobs.llemr.corpus import Corpus
 from ray_jobs.llemr.data import dictionary
+from ray_jobs.llemr.recipe import Recipe
 
 CONCEPTS = str(catalog.REPOSITORY / "dbt_project" / "seeds" / "concepts.csv")
 SETS = ("schema_alignment", "clinical_reasoning")
@@ -33,12 +34,13 @@ def accepted(root: str, *keys: str) -> Catalog:
     return found
 
 
-def corpus_of(root: str, start: str) -> Corpus:
-    """What a worker of stage 2 loads from weights `start`."""
+def corpus_of(root: str, start: str, recipe: Recipe) -> Corpus:
+    """What a worker of stage 2 of `recipe` loads from weights `start`."""
     found = accepted(root, *NEEDS, start)
     source = {
         "events": found.files("harmonised/events"),
         "instructions": {name: found.files(f"instructions/{name}") for name in SETS},
+        "says": recipe.says,
         "embeddings": found.folder("embeddings/minilm"),
         "dictionary": dictionary(CONCEPTS),
     }
