@@ -47,7 +47,7 @@ def oracle(name: str) -> dict[str, set[str | None]]:
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     if not GEMS.exists():
-        pytest.skip("../shared/data/crosswalks/gems is not here")
+        pytest.skip("CMS's equivalence files of 2018 are not at ../shared/data/crosswalks/gems")
     root = str(tmp_path_factory.mktemp("gem"))
     for_both = {"patient_id": "p1", "visit_id": "v1", "event_at": "2150-01-01 00:00:00"}
     tables = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+from datetime import datetime, timedelta
 
 import polars as pl
 import pytest
@@ -12,9 +13,10 @@ import yaml
 from orchestration import catalog, gate
 from ray_jobs import instructions
 from ray_jobs.config import JobConfig
-from ray_jobs.questions import bucket, make, record, registry
+from ray_jobs.questions import bucket, choose, make, record, registry
+from ray_jobs.questions.facts import Facts
 from ray_jobs.runtime import Job, Refused
-from tests.timeline import timeline
+from tests.timeline import COLUMNS, timeline
 
 ABSENT = "not_in_record"
 
@@ -207,8 +209,8 @@ def test_nothing_from_the_future(few, concepts, change, turn):
         ({"operator": "value_end"}, "needs the key 'end'"),
         ({"working": "values"}, "working, operator: unknown 'value_at'"),
         (
-            {"operator": "count", "shortcut": "whole_record", "working": "values"},
-            "working: unknown 'values'; use one of hours",
+            {"operator": "status_at", "shortcut": "last_status", "working": "hours"},
+            "working: unknown 'hours'; use one of values",
         ),
     ],
 )
@@ -298,3 +300,29 @@ def test_a_person_in_two_splits_stops_the_night(tmp_path, world):
     with pytest.raises(Refused, match="split_is_by_person"):
         instructions.run(_job(root, tmp_path))
     assert "instructions/schema_alignment" not in catalog.load(root).accepted
+
+
+@pytest.mark.parametrize(("minutes", "asked"), [(421, ["after"]), (301, []), (300, [])])
+def test_the_side_of_an_extreme_is_not_asked_where_a_reader_cannot_tell_it(concepts, minutes, asked):
+    """The drug was given at 5.0 h; a highest value at 5.0 h, to the minute or not, stands on neither side."""
+    start = datetime(2150, 1, 1)
+    told = [
+        (0, "admission", "admission: emergency, female", None),
+        (300, "prescription", "order of heparin by iv", 1.0),
+    ]
+    told += [
+        (at, "lab", "glucose of blood in mg/dl", value)
+        for at, value in ((60, 100.0), (minutes, 180.0), (540, 120.0))
+    ]
+    rows = [
+        {"hospital": "north", "patient_id": "p", "visit_id": "v", "kind": kind, "text": text, "value": value}
+        | {"event_at": start + timedelta(minutes=at), "concept": "glucose" if kind == "lab" else None}
+        | {"available_at": start + timedelta(minutes=at), "row_id": f"{kind}:{at}"}
+        for at, kind, text, value in told
+    ]
+    splits = {"hospital": ["north"], "patient_id": ["p"], "split": ["train"]}
+    built = record.build(pl.DataFrame(rows, schema=COLUMNS), pl.DataFrame(splits), [[5, 5]])
+    known = registry.load()
+    form = next(form for form in known.templates["clinical_reasoning"] if form.id == "extreme_side")
+    found = choose.candidates(form, Facts(built, known.subjects, concepts))
+    assert built.records.height == 1 and found["word"].to_list() == asked

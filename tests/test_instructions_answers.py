@@ -206,11 +206,12 @@ def change_after(q, record):
 
 
 def extreme_side(q, record):
-    sides = around(q, record)
-    if sides is None:
+    drug = given(record, q["other"])
+    if not drug:
         return None
-    before, after = (max((r["value"] for r in side), default=float("-inf")) for side in sides)
-    return "before" if before > after else "after"
+    highest, start = hours_of_extreme_and_drug(q, record)
+    assert round(highest, 1) != round(start, 1), "a reader cannot tell"
+    return "before" if highest < start else "after"
 
 
 def before(q, record):
@@ -247,8 +248,7 @@ def furthest_after(q, record):
 
 def hours_of_extreme_and_drug(q, record):
     start = given(record, q["other"])[0]["hour"]
-    rows = [r for r in measured(record, q["item"]) if round(r["hour"], 1) != round(start, 1)]
-    return [max(rows, key=value)["hour"], start]
+    return [max(measured(record, q["item"]), key=value)["hour"], start]
 
 
 def around_drug(*ends):

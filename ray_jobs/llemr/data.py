@@ -230,7 +230,10 @@ def tokenise(texts: Sequence[str], tokenizer, after: Sequence[int] = ()) -> list
 
 
 def questions_of(frame: pl.DataFrame, store: EventStore, tokenizer, parts, budget: int) -> Questions:
-    """Index an instruction frame, whose `says` is what a model is taught to answer; `parts` is `tokenizer.prompt_parts` (what stands around events and question)."""
+    """Index an instruction frame, whose `says` is what a model is taught to answer.
+
+    `parts` is `tokenizer.prompt_parts` (what stands around events and question).
+    """
     _, between, after = parts
     record, records = records_of(frame, store, budget)
     prompts = tokenise(frame["question"].to_list(), tokenizer, after)

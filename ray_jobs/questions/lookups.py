@@ -175,7 +175,6 @@ def _in_periods(
                 answer.alias("value"),
                 evidence=told_by,
                 n=pl.len(),
-                hours=pl.col("at"),
             ).with_columns(period=pl.lit(words))
         )
     joined = pl.concat(found).join(whole, on=ITEM, how="left", maintain_order="left")

@@ -130,20 +130,21 @@ def _status_beside(template: Template, facts: Facts, told: str, rule: str, row_i
 
 
 def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
-    """Whether the highest or lowest value stands before or after a drug's start.
+    """Whether the highest or lowest value stands before or after a drug's start; not asked where it stands at the same printed
+    hour.
 
     Shortcut drug_in_first_half: after, if the drug started in the first half of the record.
     """
     pairs = around(template, facts)
     best = pl.col("value").max() if template.statistic == "max" else pl.col("value").min()
     rows = (
-        pairs.filter(_tell_apart("hour", "start"))
-        .filter(pl.col("value") == best.over(PAIR))
+        pairs.filter(pl.col("value") == best.over(PAIR))
         .group_by(PAIR, maintain_order=True)
         .agg(
             pl.col(*MEASURE).first(),
             after=(pl.col("hour") > pl.col("start")).all(),
             sides=(pl.col("hour") > pl.col("start")).n_unique(),
+            apart=_tell_apart("hour", "start").all(),
             start=pl.col("start").first(),
             best=pl.col("hour").first(),
             evidence=pl.col("row_id"),
@@ -151,7 +152,9 @@ def extreme_side(template: Template, facts: Facts) -> pl.DataFrame:
         )
     )
     both = _sides(pairs).select(PAIR)
-    rows = rows.filter(pl.col("sides") == 1).join(both, on=PAIR, how="semi", maintain_order="left")
+    rows = rows.filter((pl.col("sides") == 1) & pl.col("apart")).join(
+        both, on=PAIR, how="semi", maintain_order="left"
+    )
     rows = rows.join(facts.end.drop("key"), on="rec", maintain_order="left")
     side = {True: pl.lit("after"), False: pl.lit("before")}
     return rows.with_columns(

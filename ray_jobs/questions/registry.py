@@ -81,7 +81,7 @@ SHORTCUTS = {
 RESTS_ON = {
     **dict.fromkeys(("status_at", "status_end", "status_before", "status_after"), "values"),
     **dict.fromkeys(("trend", "change_after", "threshold_after"), "values"),
-    **dict.fromkeys(("count", "order", "extreme_side"), "hours"),
+    **dict.fromkeys(("order", "extreme_side"), "hours"),
 }
 SLOTS = {"item", "other", "at", "period", "direction", "threshold"}
 
