@@ -7,6 +7,7 @@ is applied only where a token is trained.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -62,14 +63,7 @@ class Llemr(nn.Module):
     def logits(self, batch: Batch, vectors: torch.Tensor) -> torch.Tensor:
         """Logits [m, vocabulary] at `batch.target_at`, with `vectors` [n, width] spliced in at `batch.event_at`."""
         inputs = splice(self.lm.get_input_embeddings()(batch.ids), batch.event_at, vectors)
-        flex = self.lm.config._attn_implementation == "flex_attention"
-        hidden = self.lm.base_model(
-            inputs_embeds=inputs,
-            attention_mask=batch.block_mask() if flex else batch.mask(),
-            position_ids=batch.position,
-            use_cache=False,
-        ).last_hidden_state
-        return self.lm.get_output_embeddings()(hidden.flatten(0, 1)[batch.target_at])
+        return logits_at(self.lm, batch, inputs)
 
     def generate(
         self, prefixes: Sequence[torch.Tensor], prompts: Sequence[np.ndarray], end: int, limit: int
@@ -121,6 +115,50 @@ class Llemr(nn.Module):
             inputs = embed(token)[:, None]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             position = position[:, -1:] + 1
+
+
+def logits_at(lm: nn.Module, batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
+    """Logits [m, vocabulary] at `batch.target_at` of the language model that reads `inputs` [B, L, width].
+
+    The head runs at those positions alone, and so does the last layer's MLP, whose other outputs nothing reads.
+    """
+    flex = lm.config._attn_implementation == "flex_attention"
+    with last_mlp_at_targets(lm, batch):
+        hidden = lm.base_model(
+            inputs_embeds=inputs,
+            attention_mask=batch.block_mask() if flex else batch.mask(),
+            position_ids=batch.position,
+            use_cache=False,
+        ).last_hidden_state
+    return lm.get_output_embeddings()(hidden.flatten(0, 1)[batch.target_at])
+
+
+@contextlib.contextmanager
+def last_mlp_at_targets(lm: nn.Module, batch: Batch) -> Iterator[None]:
+    """Within it, the last layer's gated MLP computes the trained positions alone and gives 0 elsewhere.
+
+    With gradient checkpointing, which computes a layer again outside of it, and with other kinds of MLP nothing changes.
+    """
+    layers = {} if lm.is_activation_checkpointing else dict(lm.named_modules())
+    mlps = [m for name, m in layers.items() if name.endswith(".mlp") and hasattr(m, "gate_proj")]
+
+    def narrow(_, given: tuple[torch.Tensor]) -> torch.Tensor:
+        return given[0].flatten(0, 1)[batch.target_at]
+
+    def widen(_, given: tuple, found: torch.Tensor) -> torch.Tensor:
+        everywhere = found.new_zeros(batch.ids.numel(), found.shape[-1])
+        return everywhere.index_copy(0, batch.target_at, found).view(*batch.ids.shape, -1)
+
+    hooks = [
+        hook
+        for mlp in mlps[-1:]
+        for hook in (mlp.register_forward_pre_hook(narrow), mlp.register_forward_hook(widen))
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def splice(inputs: torch.Tensor, at: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,16 @@ exact: the logits equal those of unpacked rows up to float rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-ROW_LENGTH = 256  # positions of a row, unless one record with its questions is longer
+ROW_LENGTH = 256  # most positions of a row, unless one record with its questions is longer
+TRIED = 64  # row lengths tried, at most
+SLACK = 1.05  # so many more slots are worth shorter rows, in which attention costs less
 FLEX_BLOCK = 128  # flex attention works in squares of so many positions
 
 Asked = tuple[np.ndarray, np.ndarray]  # question tokens, answer tokens
@@ -76,11 +79,15 @@ def pack(
 ) -> Batch:
     """Pack units; `before` are the tokens before the events. Targets come in the order of the units and questions.
 
+    Rows have the least length, up to `row_length`, at which the batch has about as few slots as at any.
     multiple: rows are as long as the longest, rounded up to this.
     """
     lengths = [len(before) + len(e) + sum(len(q) + len(a) for q, a in asked) for e, asked in units]
-    places, (count, longest) = _places(lengths, row_length)
-    shape = count, -(-longest // multiple) * multiple
+    least = -(-max(lengths) // multiple) * multiple
+    tried = range(least, max(least, row_length) + 1, max(multiple, row_length // TRIED))
+    found = [_places(lengths, room, multiple) for room in tried]
+    enough = SLACK * min(math.prod(shape) for _, shape in found)
+    places, shape = next(f for f in found if math.prod(f[1]) <= enough)
     ids, position = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     record, segment = np.full(shape, -1, np.int64), np.zeros(shape, np.int64)
     event_at, target_at, target = [], [], []
@@ -109,12 +116,13 @@ def pack(
     )
 
 
-def _places(lengths: list[int], row_length: int) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
+def _places(
+    lengths: list[int], room: int, multiple: int
+) -> tuple[list[tuple[int, int, int]], tuple[int, int]]:
     """Where each unit goes, as (row, start, number within the row), and the batch's shape.
 
     Best fit, decreasing: the longest units first, each into the fullest row that has room for it.
     """
-    room = max(row_length, *lengths)
     used: list[int] = []
     held: list[int] = []
     places: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
@@ -127,7 +135,7 @@ def _places(lengths: list[int], row_length: int) -> tuple[list[tuple[int, int, i
         places[unit] = (row, used[row], held[row])
         used[row] += lengths[unit]
         held[row] += 1
-    return places, (len(used), max(used))
+    return places, (len(used), -(-max(used) // multiple) * multiple)
 
 
 def _tensor(pieces: list[np.ndarray]) -> torch.Tensor:

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ray_jobs.llemr.attention import PRODUCTS
 from ray_jobs.llemr.data import EventStore, Questions
 from ray_jobs.llemr.dialect import Dialect, scalars
-from ray_jobs.llemr.model import splice
+from ray_jobs.llemr.model import logits_at, splice
 from ray_jobs.llemr.muon import Muon
 from ray_jobs.llemr.packing import Batch, pack
 from ray_jobs.llemr.recipe import BaseModelRecipe
@@ -28,6 +29,9 @@ from ray_jobs.llemr.tokens import Features, places_of
 GROWTH, PAUSE = 1.15, 10  # records grow by this factor, at most once in so many steps
 STRETCH = 0.4, 0.85  # shares of the steps over which records grow to their full length whatever was learned
 QUESTIONS_A_RECORD = 10
+ROUNDED = (
+    16  # positions to which rows are rounded in bf16, whose kernels are compiled anew for every new shape
+)
 WARMUP, COOLDOWN = 40, 0.35  # steps; share of the steps over which the rate falls to a fiftieth
 
 
@@ -106,10 +110,12 @@ class Reader:
         events, exact, loss, grown = self.recipe.start_events, 0.0, 0.0, 0
         questions = tokens = 0
         started = time.monotonic()
+        bf16 = self.recipe.precision == "bf16"
+        self.lm.set_attn_implementation(PRODUCTS if bf16 else "sdpa")
         for step in range(self.recipe.steps):
             rows = self._rows(events)
-            batch = pack(self.before, rows)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            batch = pack(self.before, rows, multiple=ROUNDED if bf16 else 1)
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 now = self._learn(batch, rows, step)
             exact = now.exact if step == 0 else 0.95 * exact + 0.05 * now.exact
             loss = now.loss if step == 0 else 0.95 * loss + 0.05 * now.loss
@@ -163,10 +169,7 @@ class Reader:
         inputs = splice(
             F.embedding(batch.ids, embedding), batch.event_at, self.events.vectors(embedding, batch.events)
         )
-        hidden = self.lm.base_model(
-            inputs_embeds=inputs, attention_mask=batch.mask(), position_ids=batch.position, use_cache=False
-        ).last_hidden_state
-        logits = self.lm.get_output_embeddings()(hidden.flatten(0, 1)[batch.target_at])
+        logits = logits_at(self.lm, batch, inputs)
         loss = F.cross_entropy(logits, batch.target)
         loss.backward()
         rate = self._rate(step)

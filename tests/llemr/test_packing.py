@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 import torch
 
+from ray_jobs.llemr import packing
 from ray_jobs.llemr.data import Questions, questions_of
 from ray_jobs.llemr.model import splice
 from ray_jobs.llemr.packing import FLEX_BLOCK, pack
@@ -38,11 +39,56 @@ def test_only_answer_tokens_are_trained():
     )  # question 2 sees the record and itself
 
 
-def test_each_record_goes_into_the_fullest_row_that_has_room_for_it():
+def test_each_record_goes_into_the_fullest_row_that_has_room_for_it(monkeypatch):
+    monkeypatch.setattr(packing, "SLACK", 1.0)
     units = [(np.arange(n), []) for n in (2, 5, 9, 3, 5, 2)]  # first fit would need a third row of 13
     units[0] = (units[0][0], [(np.empty(0, int), np.empty(0, int))])
     batch = pack([], units, row_length=13)
     assert batch.ids.shape == (2, 13) and (batch.record >= 0).all()
+
+
+def test_rows_have_the_length_at_which_little_is_padding():
+    batch = pack(
+        [], [(np.arange(n), [(np.empty(0, int), np.empty(0, int))]) for n in (6, 6, 4, 4)], row_length=25
+    )
+    assert batch.ids.shape == (2, 10)  # one row of 20 has as many slots, four of 6 have more
+
+
+def test_rows_are_multiples_where_they_must_be():
+    units = [(np.arange(n), [(np.empty(0, int), np.empty(0, int))]) for n in (70, 60, 60, 20)]
+    assert pack([], units, row_length=300, multiple=64).ids.shape == (2, 128)
+
+
+def test_the_last_mlp_at_trained_positions_alone_changes_no_logit_and_no_gradient(weights, store, vectors):
+    model = weights.model()
+    units = [
+        (np.array([0, 1]), [(np.array([11, 5]), np.array([12, 2])), (np.array([7]), np.array([6, 9, 2]))])
+    ]
+    batch = pack([1], units)
+    given = EventFeatures(weights.features, store, vectors)[batch.events]
+
+    def learnt() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        model.zero_grad()
+        logits, loss = model(batch, given)
+        loss.backward()
+        return logits, [p.grad.clone() for p in model.parameters()]
+
+    logits, gradients = learnt()
+    mlp = model.lm.base_model.layers[-1].mlp
+    seen = []
+    hook = mlp.down_proj.register_forward_hook(
+        lambda _, given, out: seen.append(out.numel() // out.shape[-1])
+    )
+    learnt()
+    hook.remove()
+    assert seen == [len(batch.target)]
+    model.lm.gradient_checkpointing_enable(
+        {"use_reentrant": False}
+    )  # layers computed twice are left as they are
+    model.train()
+    whole, expected = learnt()
+    assert torch.allclose(logits, whole, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(gradients, expected, strict=True))
 
 
 def test_loss_is_the_mean_of_hand_computed_cross_entropies(weights, store, vectors):
