@@ -14,7 +14,7 @@ import pytest
 from orchestration import catalog
 from ray_jobs.llemr.data import read_frames
 from tests import untaught
-from tests.benchmarks import embedding, loader, overhead, packing, train_gpu, training
+from tests.benchmarks import attention, embedding, loader, overhead, packing, train_gpu, training
 from tests.benchmarks.common import finished
 
 
@@ -58,6 +58,10 @@ def in_its_own_process(name: str, *options: str) -> dict:
     done = subprocess.run(command, cwd=catalog.REPOSITORY, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_both_attentions_of_a_cpu_give_the_same():
+    assert attention.measure(rounds=1)["fused_ms_bf16_150"] > 0
 
 
 def test_the_trainer_of_hugging_face_follows_the_same_curve(root):

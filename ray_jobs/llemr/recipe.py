@@ -113,7 +113,7 @@ class Recipe(_Strict):
     working: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     attention: Literal["sdpa", "flex_attention"] = "sdpa"  # flex is for GPUs and long rows; the same loss
-    row_length: PositiveInt = 256  # positions of a packed row, unless one record is longer
+    row_length: PositiveInt = 256  # most positions of a packed row, unless one record is longer
     zero_stage: Literal[0, 1, 2, 3] = 2
     offload: Literal["none", "optimizer", "all"] = (
         "none"  # to the host's memory: AdamW's states and fp32 weights; with `all` (ZeRO 3) the weights too
