@@ -29,7 +29,7 @@ bench: env ## every benchmark, after `make demo`; each prints its figures as one
 	@for name in $$(ls tests/benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v __init__); do \
 	  echo "== $$name"; $(BIN)/python -m tests.benchmarks.$$name || exit 1; done
 
-ablations: env ## what each part of the model is worth, after `make demo`: about half an hour; writes docs/ablations.md
+ablations: env ## what each part of the model is worth, after `make demo`: about 11 minutes; writes docs/ablations.md
 	$(BIN)/python -m ray_jobs.ablations --write docs/ablations.md
 
 learn: env ## what a larger model learns of the demo, after `make demo`: recipe `small`, three seeds; writes docs/learning.md

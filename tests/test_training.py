@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import threading
@@ -184,12 +185,17 @@ def test_a_loss_that_is_no_number_ends_the_training_with_its_name(root, tmp_path
 
 
 def test_memory_that_runs_out_ends_the_training_with_its_name_and_no_retry(root, tmp_path):
-    stage = RECIPE["stage2"] | {
-        "rows": 4096,
-        "micro_batch_rows": 4096,
-    }  # one row of a quarter million positions
+    stage = RECIPE["stage2"] | {"rows": 4096, "micro_batch_rows": 4096}  # half a million positions at once
+
+    def bounded(line: str) -> None:
+        """The worker may have 2 GB more than it has when it starts."""
+        if started := re.search(r"stage2: starts, .* process (\d+)", line):
+            pages = int(Path(f"/proc/{started[1]}/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + 2 * 2**30
+            resource.prlimit(int(started[1]), resource.RLIMIT_AS, (most, most))
+
     with pytest.raises(JobError, match=r"stage2: out of memory; lower stage2\.micro_batch_rows"):
-        trained(root, tmp_path, "too much", stage2=stage, row_length=10**6, max_failures=2)
+        trained(root, tmp_path, "too much", act=bounded, stage2=stage, max_failures=2)
 
 
 def test_an_elastic_training_starts_with_the_workers_that_there_are(root, tmp_path, undisturbed):
