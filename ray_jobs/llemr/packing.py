@@ -9,6 +9,7 @@ exact: the logits equal those of unpacked rows up to float rounding.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 ROW_LENGTH = 256  # most positions of a row, unless one record with its questions is longer
-TRIED = 64  # row lengths tried, at most
+TRIED = 64  # most row lengths that are tried
 SLACK = 1.05  # so many more slots are worth shorter rows, in which attention costs less
 FLEX_BLOCK = 128  # flex attention works in squares of so many positions
 
@@ -84,7 +85,7 @@ def pack(
     """
     lengths = [len(before) + len(e) + sum(len(q) + len(a) for q, a in asked) for e, asked in units]
     least = -(-max(lengths) // multiple) * multiple
-    tried = range(least, max(least, row_length) + 1, max(multiple, row_length // TRIED))
+    tried = range(least, max(least, row_length) + 1, max(multiple, -(-row_length // TRIED)))
     found = [_places(lengths, room, multiple) for room in tried]
     enough = SLACK * min(math.prod(shape) for _, shape in found)
     places, shape = next(f for f in found if math.prod(f[1]) <= enough)
@@ -123,19 +124,18 @@ def _places(
 
     Best fit, decreasing: the longest units first, each into the fullest row that has room for it.
     """
-    used: list[int] = []
+    used: list[tuple[int, int]] = []  # (positions taken, minus the row's number), sorted
     held: list[int] = []
     places: list[tuple[int, int, int]] = [(0, 0, 0)] * len(lengths)
     for unit in sorted(range(len(lengths)), key=lambda u: -lengths[u]):
-        fitting = (r for r, u in enumerate(used) if u + lengths[unit] <= room)
-        row = max(fitting, key=used.__getitem__, default=len(used))
-        if row == len(used):
-            used.append(0)
+        fitting = bisect.bisect_right(used, (room - lengths[unit], 0))
+        full, row = used.pop(fitting - 1) if fitting else (0, -len(held))
+        if not fitting:
             held.append(0)
-        places[unit] = (row, used[row], held[row])
-        used[row] += lengths[unit]
-        held[row] += 1
-    return places, (len(used), -(-max(used) // multiple) * multiple)
+        places[unit] = (-row, full, held[-row])
+        held[-row] += 1
+        bisect.insort(used, (full + lengths[unit], row))
+    return places, (len(used), -(-used[-1][0] // multiple) * multiple)
 
 
 def _tensor(pieces: list[np.ndarray]) -> torch.Tensor:

@@ -29,9 +29,7 @@ from ray_jobs.llemr.tokens import Features, places_of
 GROWTH, PAUSE = 1.15, 10  # records grow by this factor, at most once in so many steps
 STRETCH = 0.4, 0.85  # shares of the steps over which records grow to their full length whatever was learned
 QUESTIONS_A_RECORD = 10
-ROUNDED = (
-    16  # positions to which rows are rounded in bf16, whose kernels are compiled anew for every new shape
-)
+ROUNDED = 16  # in bf16 rows are multiples of this, as its kernels are compiled anew for every shape
 WARMUP, COOLDOWN = 40, 0.35  # steps; share of the steps over which the rate falls to a fiftieth
 
 
